@@ -1,0 +1,141 @@
+"""The settings, read once from the environment (or ``.env``) and never changed."""
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import load_dotenv
+from limits import parse_many
+
+EXTENSIONS_AND_LOCALHOST = (
+    "chrome-extension://*",
+    "moz-extension://*",
+    "safari-web-extension://*",
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+)
+
+
+class ConfigError(ValueError):
+    """A setting is malformed. The message is one line that names it; show it and stop."""
+
+
+def _split(text: str) -> tuple[str, ...]:
+    words = (word.strip("'\"") for word in re.split(r"[,\s]+", text))
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    secrets = _split(text)
+    for number, secret in enumerate(secrets, 1):
+        if not re.fullmatch(r"[!-~]+", secret):
+            raise ValueError(f"made of plain ASCII characters, and #{number} is not: copy it again")
+    return secrets
+
+
+def _models(text: str) -> tuple[str, ...]:
+    if not (models := _split(text)):
+        raise ValueError("one or more model names, separated by commas")
+    return models
+
+
+def _url(text: str) -> str:
+    """The base without a path: Groq's own SDK takes it so, and some write OpenAI's ``/openai/v1`` behind it."""
+    url = text.rstrip("/").removesuffix("/openai/v1")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ValueError("an address such as https://api.groq.com")
+    return url
+
+
+def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> int | float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise ValueError(f"a {'whole ' if kind is int else ''}number from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(origin.rstrip("/") for origin in _split(text))
+    if not all(origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in origins):
+        raise ValueError("origins such as https://example.com or chrome-extension://*, separated by commas")
+    return origins
+
+
+def _limits(text: str) -> str:
+    try:
+        return ";".join(str(limit) for limit in parse_many(text)) if text else ""
+    except ValueError:
+        raise ValueError("limits such as '1 per 2 seconds;100 per minute', or nothing") from None
+
+
+def _redis(text: str) -> str:
+    if urlsplit(text).scheme not in ("redis", "rediss"):
+        raise ValueError("an address such as redis://localhost:6379")
+    return text
+
+
+def _level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise ValueError("DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return text.upper()
+
+
+def _setting(name: str, parse: Callable[[str], Any], default: Any, *, secret: bool = False, blank: bool = False) -> Any:
+    """A field read from the variable ``name``; ``blank``: an empty value is a value, not a missing one."""
+    return field(default=default, repr=not secret, metadata={"env": name, "parse": parse, "blank": blank})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of the service. Durations are in seconds."""
+
+    keys: tuple[str, ...] = _setting("GROQ_API_KEYS", _secrets, (), secret=True)
+    base_url: str = _setting("GROQ_BASE_URL", _url, "https://api.groq.com")
+    models: tuple[str, ...] = _setting("GROQ_MODELS", _models, ("openai/gpt-oss-20b", "openai/gpt-oss-120b"))
+    key_cooldown: float = _setting("KEY_COOLDOWN_SECONDS", _number(float, 0.1, 86400), 60.0)
+    max_attempts: int = _setting("MAX_ATTEMPTS", _number(int, 1, 100), 3)
+    request_timeout: float = _setting("REQUEST_TIMEOUT_SECONDS", _number(float, 0.1, 3600), 25.0)
+    allowed_origins: tuple[str, ...] = _setting("ALLOWED_ORIGINS", _origins, EXTENSIONS_AND_LOCALHOST)
+    client_limits: str = _setting("CLIENT_LIMITS", _limits, "1 per 2 seconds;100 per minute", blank=True)
+    trusted_hops: int = _setting("TRUSTED_HOPS", _number(int, 0, 10), 0)
+    redis_url: str | None = _setting("REDIS_URL", _redis, None, secret=True)
+    port: int = _setting("PORT", _number(int, 0, 65535), 3000)
+    threads: int = _setting("THREADS", _number(int, 2, 1000), 64)
+    log_level: str = _setting("LOG_LEVEL", _level, "INFO")
+    repeated_keys: int = 0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Config":
+        """Read the settings from ``env``; raise ``ConfigError`` for a malformed one, without quoting its value."""
+        values: dict[str, Any] = {"trusted_hops": 1 if "DYNO" in env else 3 if "RENDER" in env else 0}
+        for setting in fields(cls):
+            name = setting.metadata.get("env", "")
+            text = env.get(name, "").strip()
+            if text or (name in env and setting.metadata["blank"]):
+                try:
+                    values[setting.name] = setting.metadata["parse"](text)
+                except ValueError as error:
+                    raise ConfigError(f"{name} must be {error}") from None
+        named = [word for word in re.split(r"[,\s]+", env.get("GROQ_API_KEYS", "")) if word.strip("'\"")]
+        return cls(**values, repeated_keys=len(named) - len(values.get("keys", ())))
+
+    @classmethod
+    def load(cls) -> "Config":
+        """Read the settings from the environment, and from ``.env`` beside this file what it lacks."""
+        try:
+            # Windows' editors put a byte order mark first, which would become part of the first name.
+            load_dotenv(Path(__file__).with_name(".env"), encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise ConfigError(".env must be a text file in UTF-8") from None
+        return cls.from_env(os.environ)
