@@ -1,0 +1,136 @@
+"""What an answer from Groq means: whose fault it is, and for how long its bearer cools. Pure."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+DAY = 86400.0  # no limit of Groq's is longer, so no cooldown is
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
+_DURATION = re.compile(f"(?:{_PART})+")
+_TRY_AGAIN = re.compile(r"try again in ([0-9.hmsuµn]+)", re.IGNORECASE)
+_ORGANIZATION = re.compile(r"\borg_[0-9A-Za-z]+")
+_DIMENSION = re.compile(r"\bon ((?:\w+ )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
+_MESSAGE_MAX = 2000  # characters; Groq's sentences have about 400
+
+
+class Fault(Enum):
+    """Whose fault an answer is; what follows for the key and for the request."""
+
+    LIMIT = auto()  # the organization's lane for the model cools; next key
+    KEY = auto()  # the key cools for every model; next key
+    KEY_FOR_MODEL = auto()  # the lane cools; next key
+    MODEL = auto()  # no key cools; next model
+    REQUEST = auto()  # no key cools; answered at once
+    SIZE = auto()  # the same: larger than a whole minute's tokens
+    GROQ = auto()  # the key is marked as failed only if another one then succeeds; next key
+    NETWORK = auto()  # no key cools; answered at once, for all would fail
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an answer means: whose fault it is, why, and for how long its bearer cools (seconds; ``None``: unsaid)."""
+
+    fault: Fault
+    reason: str  # our words, safe to log and to send
+    cooldown: float | None = None
+    organization: str | None = field(default=None, repr=False)
+
+
+class Unusable(Exception):
+    """A good status with nothing in it that can be used; another attempt may fare better."""
+
+
+class CutOff(Unusable):
+    """The completion ended for want of room; it may fit when asked for with more."""
+
+
+_BY_CODE = {
+    "organization_restricted": (Fault.KEY, "Organization restricted: ask Groq's support why"),
+    "blocked_api_access": (Fault.KEY, "Spend limit reached: raise it in the Groq console"),
+    "spend_": (Fault.KEY, "Spend limit reached: raise it in the Groq console"),
+    "invalid_api_key": (Fault.KEY, "Invalid API key: create a new one in the Groq console"),
+    "model_permission_blocked": (Fault.KEY_FOR_MODEL, "Model not allowed: allow it in the Groq console"),
+    "model_decommissioned": (Fault.MODEL, "Model decommissioned"),
+    "model_not_found": (Fault.MODEL, "Model not found"),
+}
+_REFUSED_NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
+UNREACHABLE = Verdict(Fault.GROQ, "Groq is unreachable")
+STILL_CUT_OFF = Verdict(Fault.GROQ, "Unusable answer: cut off for want of room")
+
+
+def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict | None:
+    """Say what is wrong with an answer; ``None`` if nothing is. ``headers`` must ignore case."""
+    if 200 <= status < 300:
+        return None
+    error = _error(body)
+    message, code = str(error.get("message", ""))[:_MESSAGE_MAX], _code(error)
+    organization = match[0] if (match := _ORGANIZATION.search(message)) else None
+    if status == 429:
+        return Verdict(Fault.LIMIT, _limit_reason(message), _cooldown(headers, message), organization)
+    if status == 413:  # its code says rate_limit_exceeded, yet waiting never helps
+        return Verdict(Fault.SIZE, "Request too large for the model's tokens per minute", None, organization)
+    if not 400 <= status < 500 or status == 498:
+        return Verdict(Fault.GROQ, f"Groq answered {status}")
+    for sign, (fault, reason) in _BY_CODE.items():
+        if code.startswith(sign):
+            return Verdict(fault, reason)
+    if status == 401:
+        return Verdict(*_BY_CODE["invalid_api_key"])
+    if status == 403 and (not error or "network settings" in message):
+        return Verdict(Fault.NETWORK, _REFUSED_NETWORK)
+    return Verdict(Fault.REQUEST, f"Request refused: {status} {code}".rstrip())
+
+
+def unusable(error: Unusable) -> Verdict:
+    """What an answer means whose status was good and whose body was not."""
+    return Verdict(Fault.GROQ, f"Unusable answer: {error}")
+
+
+def duration(text: str) -> float | None:
+    """Seconds of a duration as Go prints it (``1m26.4s``, ``540ms``); ``None`` if it is none, or not finite."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return _sane(sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text)))
+
+
+def _sane(seconds: float) -> float | None:
+    """What the wire says, bounded: nothing negative, nothing infinite, nothing beyond a day."""
+    return min(seconds, DAY) if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _cooldown(headers: Mapping[str, str], message: str) -> float | None:
+    try:
+        told = _sane(float(headers.get("retry-after", "")))
+    except ValueError:
+        told = None
+    if told is None and (match := _TRY_AGAIN.search(message)):
+        told = duration(match[1].rstrip("."))
+    return told
+
+
+def _limit_reason(message: str) -> str:
+    match = _DIMENSION.search(message)
+    return f"Rate limit exceeded on {match[1]}" if match else "Rate limit exceeded"
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    """The ``error`` object of a body, empty if it has none: bodies may be HTML, plain text or nothing."""
+    try:
+        error = json.loads(body)["error"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _code(error: Mapping[str, Any]) -> str:
+    """Groq's word for the error, if it looks like one: it is logged, so nothing else may pass."""
+    for word in (error.get("code"), error.get("type")):
+        if isinstance(word, str) and re.fullmatch(r"[a-z0-9_]{1,64}", word):
+            return word
+    return ""
