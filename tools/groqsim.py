@@ -1,0 +1,886 @@
+"""A small, faithful Groq for tests, demo and benchmark: limits, headers, errors, streams and, on order, faults.
+
+python tools/groqsim.py --port 4000 --key gsk_demo_1=org_a --key gsk_demo_2=org_b --latency 0.3
+curl localhost:4000/sim/faults -d '{"name": "rate_limit", "key": "gsk_demo_1", "retry_after": 7}'
+"""
+
+import argparse
+import itertools
+import json
+import math
+import re
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from email.utils import formatdate
+from enum import Enum
+from functools import partial
+from http.client import responses
+from socketserver import StreamRequestHandler, TCPServer, ThreadingMixIn
+from typing import Any
+from urllib.parse import unquote
+from uuid import uuid4
+
+MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+CONTEXT_WINDOW = 131072  # tokens
+MOST_COMPLETION = 65536  # tokens; reserved for a request that names no max_completion_tokens
+TEMPLATE_TOKENS = 70  # of gpt-oss' chat template around the messages
+SLACK = 1e-6  # tokens: more than floats lose in rounding, and nothing to a client
+
+DIMENSIONS = {  # name: (what Groq calls it, its type, its period in seconds)
+    "RPM": ("requests per minute", "requests", 60),
+    "RPD": ("requests per day", "requests", 86400),
+    "TPM": ("tokens per minute", "tokens", 60),
+    "TPD": ("tokens per day", "tokens", 86400),
+}
+SHOWN = {"requests": "RPD", "tokens": "TPM"}  # RPM and TPD have no header
+UPGRADE = "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
+
+ERRORS = {  # name: (status, message); the name is the code, but of those in UNCODED
+    "bad_request": (400, "The request is not valid."),
+    "organization_restricted": (400, "Organization has been restricted. Please reach out to support."),
+    "blocked_api_access": (400, "API access is blocked: spend limit reached. See https://console.groq.com/settings/billing"),
+    "spend_limit_reached": (400, "Spend limit reached. See https://console.groq.com/settings/billing"),
+    "model_decommissioned": (400, "The model `{model}` has been decommissioned and is no longer supported."),
+    "json_validate_failed": (400, "Failed to generate JSON. Please adjust your prompt."),
+    "context_length_exceeded": (400, "Please reduce the length of the messages or completion."),
+    "invalid_api_key": (401, "Invalid API Key"),
+    "model_permission_blocked_org": (403, "The model `{model}` is blocked at the organization level."),
+    "model_permission_blocked_project": (403, "The model `{model}` is blocked at the project level."),
+    "model_not_found": (404, "The model `{model}` does not exist or you do not have access to it."),
+    "unknown_url": (404, "Unknown request URL: {method} {path}. Please check the URL for typos."),
+    "semantic_error": (422, "The request was well-formed but could not be followed."),
+    "capacity_exceeded": (498, "Flex tier capacity exceeded. Please try again later."),
+    "internal_error": (500, "Internal Server Error"),
+    "over_capacity": (503, "{model} is currently over capacity. Please try again and back off exponentially."),
+}  # fmt: skip
+UNCODED = {"bad_request", "semantic_error", "internal_error", "over_capacity"}
+USUAL = {  # status: what Groq most often means by it; others are "internal_error"
+    400: "bad_request", 401: "invalid_api_key", 403: "access_denied", 404: "model_not_found", 413: "request_too_large",
+    422: "semantic_error", 429: "rate_limit", 498: "capacity_exceeded", 502: "bad_gateway_html", 503: "over_capacity",
+}  # fmt: skip
+INVALID = "invalid_request_error"
+REFUSED = "Access denied. Please check your network settings."
+BAD_GATEWAY = """<!DOCTYPE html>
+<html lang="en-US"><head><title>api.groq.com | 502: Bad gateway</title></head>
+<body><h1>Bad gateway <span>Error code 502</span></h1><p>Cloudflare Ray ID: 8f2b6c1d9e0a4f37</p></body></html>
+"""
+
+
+def go_duration(seconds: float) -> str:
+    """Write ``seconds`` as Groq does: ``540ms``, ``36.27s``, ``1m26.4s``, ``12h30m``."""
+    ns = round(seconds * 1e9)
+    if ns < 10**9:
+        unit, size = next(((unit, size) for unit, size in (("ms", 10**6), ("µs", 10**3)) if ns >= size), ("ns", 1))
+        return f"{_decimal(ns, size)}{unit}" if ns else "0s"
+    minutes, ns = divmod(ns, 60 * 10**9)
+    parts = (f"{minutes // 60}h", f"{minutes % 60}m", f"{_decimal(ns, 10**9)}s")
+    return "".join(part for part in parts if part[:-1] != "0")
+
+
+def _decimal(amount: int, size: int) -> str:
+    whole, rest = divmod(amount, size)
+    return f"{whole}.{rest:0{len(str(size)) - 1}}".rstrip("0") if rest else str(whole)
+
+
+# Chats: tokens, texts, completions
+
+
+def _quarters(char: str) -> int:
+    """Quarters of a token: four Latin letters make one, or two of another alphabet, or one CJK character."""
+    return 1 if char < "\u0250" else 2 if char < "\u2e80" else 4
+
+
+def count_tokens(text: str) -> int:
+    return -(-sum(map(_quarters, text)) // 4)
+
+
+def cut(text: str, tokens: int) -> str:
+    """Return the beginning of ``text`` that fits into ``tokens``."""
+    return text[: sum(size <= 4 * tokens for size in itertools.accumulate(map(_quarters, text)))]
+
+
+def text_of(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def enhanced(request: dict[str, Any]) -> str:
+    """Answer the last user message of a chat request as a prompt enhancer would; the same text for the same message."""
+    said = [text_of(message).strip() for message in request["messages"] if message.get("role") == "user"]
+    return (
+        "You are a seasoned expert in the subject of this request.\n\n"
+        f"Task: {said[-1] if said else 'Help with what follows.'}\n\n"
+        "Context: The result is for a curious reader without special knowledge. State the assumptions you make.\n\n"
+        "Format: Start with a summary in one sentence, then give the details in short sections with clear headings."
+    )
+
+
+def asked_for(request: dict[str, Any]) -> Any:
+    return request.get("max_completion_tokens", request.get("max_tokens"))
+
+
+def complaint(request: Any) -> str | None:
+    """Say what is wrong with a chat request, if anything."""
+    if not isinstance(request, dict):
+        return "Failed to parse the request body as a JSON object"
+    if not isinstance(request.get("model"), str):
+        return "'model' : property 'model' is missing"
+    messages, most = request.get("messages"), asked_for(request)
+    if not isinstance(messages, list):
+        return "'messages' : property 'messages' is missing"
+    if not messages or not all(isinstance(message, dict) for message in messages):
+        return "'messages' : one or more objects are needed"
+    if most is not None and (type(most) is not int or not 1 <= most <= MOST_COMPLETION):
+        return f"`max_completion_tokens` must be between `1` and `{MOST_COMPLETION}`"
+    return None
+
+
+def completion(call: "Call", text: str, finish: str, said: int) -> dict[str, Any]:
+    """Return a finished chat completion; ``said`` counts its tokens, reasoning and all."""
+    hidden = call.json.get("include_reasoning") is False
+    reasoning = {} if hidden else {"reasoning": "The user wants a better prompt."}
+    message = {"role": "assistant", "content": text, **reasoning}
+    usage = {"prompt_tokens": call.prompt_tokens, "completion_tokens": said, "total_tokens": call.prompt_tokens + said}
+    return {
+        "id": f"chatcmpl-{uuid4()}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": call.model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "usage": usage | {"queue_time": 0.002, "total_time": said / 1000},
+        "system_fingerprint": "fp_5bf2a1c0de",
+        "x_groq": {"id": f"req_{uuid4().hex}"},
+    }
+
+
+def as_events(whole: dict[str, Any], include_usage: bool) -> list[bytes]:
+    """Tell a completion bit by bit, as server-sent events."""
+    choice, groq = whole["choices"][0], whole["x_groq"]
+    message = choice["message"]
+    about = {name: whole[name] for name in ("id", "created", "model", "system_fingerprint")}
+    about["object"] = "chat.completion.chunk"
+
+    def event(delta: dict[str, str], finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return sse({**about, "choices": [choice], **more})
+
+    return [
+        event({"role": "assistant", "content": ""}, x_groq=groq),
+        *(event({"reasoning": message["reasoning"]}) for _ in message.keys() & {"reasoning"}),
+        *(event({"content": bit}) for bit in re.findall(r"\s*\S{1,8}|\s+", message["content"])),
+        event({}, choice["finish_reason"], x_groq=groq | {"usage": whole["usage"]}),
+        *([sse(about | {"choices": [], "usage": whole["usage"]})] if include_usage else []),
+        b"data: [DONE]\n\n",
+    ]
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def sse(data: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % as_json(data)
+
+
+# Limits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Requests and tokens per minute and day, of one organization for one model; ``None``: no such limit."""
+
+    rpm: int | None = 30
+    tpm: int | None = 8000
+    rpd: int | None = 1000
+    tpd: int | None = None
+
+
+class Bucket:
+    """An allowance that starts full and refills continuously, ``limit`` in ``period`` seconds."""
+
+    def __init__(self, limit: int, period: float, now: float) -> None:
+        self.limit, self._period = limit, period
+        self._level, self._at = float(limit), now
+
+    def level(self, now: float) -> float:
+        return min(self.limit, self._level + (now - self._at) * self.limit / self._period)
+
+    def add(self, amount: float, now: float) -> None:
+        self._level, self._at = min(self.limit, self.level(now) + amount), now
+
+    def remaining(self, now: float) -> int:
+        return math.floor(self.level(now) + SLACK)
+
+    def ready_in(self, need: float, now: float) -> float:
+        """Seconds until ``need`` is there."""
+        missing = need - self.level(now)
+        return missing * self._period / self.limit if missing > SLACK else 0.0
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """The bucket that refused a call, and in how many seconds it would not."""
+
+    dimension: str
+    limit: int
+    used: int
+    requested: int
+    ready_in: float
+
+    @property
+    def for_good(self) -> bool:
+        return self.dimension == "TPM" and self.requested > self.limit
+
+
+class Lane:
+    """What one organization may do with one model. Not locked."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        sizes = {name: getattr(limits, name.lower()) for name in DIMENSIONS}
+        self._buckets = {name: Bucket(size, DIMENSIONS[name][2], now) for name, size in sizes.items() if size}
+
+    def charge(self, tokens: int, now: float) -> Shortage | None:
+        """Take one request and its tokens; or nothing at all, and return which bucket is short."""
+        needs = {name: 1 if name.startswith("R") else tokens for name in self._buckets}
+        short = [
+            Shortage(name, bucket.limit, bucket.limit - bucket.remaining(now), needs[name], ready_in)
+            for name, bucket in self._buckets.items()
+            if (ready_in := bucket.ready_in(needs[name], now))
+        ]
+        if not short:
+            self.add({name: -need for name, need in needs.items()}, now)
+        return max(short, key=lambda shortage: shortage.for_good, default=None)
+
+    def add(self, amounts: Mapping[str, float], now: float) -> None:
+        for name in self._buckets.keys() & amounts.keys():
+            self._buckets[name].add(amounts[name], now)
+
+    def headers(self, kinds: Iterable[str], now: float) -> dict[str, str]:
+        headers = {}
+        for kind in kinds:
+            if bucket := self._buckets.get(SHOWN[kind]):
+                headers[f"x-ratelimit-limit-{kind}"] = str(bucket.limit)
+                headers[f"x-ratelimit-remaining-{kind}"] = str(bucket.remaining(now))
+                headers[f"x-ratelimit-reset-{kind}"] = go_duration(bucket.ready_in(bucket.limit, now))
+        return headers
+
+
+# Calls and answers
+
+
+@dataclass
+class Call:
+    """A request as received, ``at`` the clock's instant; ``status`` is 0 until, and unless, it is answered."""
+
+    at: float
+    key: str
+    organization: str
+    method: str
+    path: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    json: Any = field(repr=False)
+    model: str = ""
+    status: int = 0
+    prompt_tokens: int = 0
+    max_completion_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to send: ``events`` if there are any, else ``body``; ``shows`` the limits that have headers."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events: list[bytes] | None = None
+    shows: tuple[str, ...] | None = None
+    sent: Callable[[], None] = lambda: None
+
+    def limits_shown(self) -> tuple[str, ...]:
+        return self.shows if self.shows is not None else tuple(SHOWN) if self.status in (200, 400, 429) else ()
+
+    def pieces(self) -> list[bytes]:
+        """All bytes: of a stream its head and each chunk, else one piece."""
+        if self.events is None:
+            return [self._head("application/json", f"content-length: {len(self.body)}") + self.body]
+        head = self._head("text/event-stream", "transfer-encoding: chunked")
+        return [head, *map(chunk, self.events), chunk(b"")]
+
+    def _head(self, kind: str, framing: str) -> bytes:
+        headers = {"date": formatdate(usegmt=True), "content-type": kind} | dict(self.headers)
+        lines = (f"HTTP/1.1 {self.status} {responses.get(self.status, '')}", *map(": ".join, headers.items()), framing)
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def error(status: int, message: str, code: str | None = None, kind: str | None = None) -> Answer:
+    usual = "permissions_error" if status == 403 else "internal_server_error" if status >= 498 else INVALID
+    about = {"message": message, "type": kind or usual} | ({"code": code} if code else {})
+    return Answer(status, as_json({"error": about}))
+
+
+def named_error(name: str, call: Call) -> Answer:
+    status, message = ERRORS[name]
+    text = message.format(model=call.model, method=call.method, path=call.path)
+    return error(status, text, None if name in UNCODED else name)
+
+
+def limited(call: Call, shortage: Shortage, retry_after: str = "") -> Answer:
+    """Return a 429, or the 413 of a call that no waiting helps. ``retry_after``: whole seconds, unless given."""
+    name, kind, _ = DIMENSIONS[shortage.dimension]
+    where = f"model `{call.model}` in organization `{call.organization}` service tier `on_demand`"
+    where += f" on {name} ({shortage.dimension}): Limit {shortage.limit}"
+    if shortage.for_good:
+        status, start = 413, f"Request too large for {where}, Requested {shortage.requested}"
+        end = ", please reduce your message size and try again."
+    else:
+        status, start = 429, f"Rate limit reached for {where}, Used {shortage.used}, Requested {shortage.requested}"
+        end = f". Please try again in {go_duration(shortage.ready_in)}."
+    answer = error(status, f"{start}{end} {UPGRADE}", "rate_limit_exceeded", kind)
+    headers = {"retry-after": retry_after or str(math.ceil(round(shortage.ready_in, 6)))}
+    return replace(answer, headers=headers, shows=("requests",) if kind == "requests" else None)
+
+
+# Faults
+
+
+class End(Enum):
+    CLOSE = "FIN"
+    RESET = "RST"
+
+
+Script = list[bytes | float | End]  # what happens on the connection: bytes are sent, seconds pass, or it ends
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with a call: the ``answer``, its text and finish reason, or how its ``pieces`` are sent."""
+
+    answer: Callable[[Call, Limits], Answer] | None = None
+    says: tuple[str, str] | None = None
+    script: Callable[[list[bytes]], Script] = lambda pieces: [*pieces]
+
+    @classmethod
+    def status(cls, status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> "Fault":
+        """Answer with ``status`` and a text, bytes or object; if there is none, with Groq's own for that status."""
+        if type(status) is not int or not 200 <= status <= 599:
+            raise ValueError(f"No such status: {status!r}.")
+        like = cls.named(USUAL.get(status, "internal_error")).answer if body is None else plain(body)
+        assert like
+        more = {name: str(value) for name, value in dict(headers or {}).items()}
+        return cls(lambda call, limits: altered(like(call, limits), status, more))
+
+    @classmethod
+    def named(cls, name: str, **options: Any) -> "Fault":
+        """A fault of the tables by its name; raises ``ValueError`` or ``TypeError`` if there is none, or not such."""
+        if name in ERRORS and not options:
+            return cls(lambda call, limits: named_error(name, call))
+        if name not in FAULTS:
+            raise ValueError(f"No such fault: {name!r} with {options}. There are: {', '.join([*ERRORS, *FAULTS])}.")
+        return FAULTS[name](**options)
+
+    @classmethod
+    def rate_limit(cls, retry_after: float = 2.0, dimension: str = "RPM") -> "Fault":
+        if dimension not in DIMENSIONS:
+            raise ValueError(f"No such dimension: {dimension!r}. There are: {', '.join(DIMENSIONS)}.")
+        return cls(partial(out_of, dimension=dimension, ready_in=span(retry_after)))
+
+    @classmethod
+    def content(cls, text: str = "") -> "Fault":
+        return cls(says=(str(text), "stop"))
+
+    @classmethod
+    def length(cls, text: str = "") -> "Fault":
+        return cls(says=(str(text), "length"))
+
+    @classmethod
+    def garbage(cls) -> "Fault":
+        return cls.status(200, b"this is not JSON")
+
+    @classmethod
+    def reset(cls) -> "Fault":
+        """Read the request, then RST."""
+        return cls(script=lambda pieces: [End.RESET])
+
+    @classmethod
+    def close(cls) -> "Fault":
+        """Read the request, then FIN."""
+        return cls(script=lambda pieces: [End.CLOSE])
+
+    @classmethod
+    def stall(cls, seconds: float) -> "Fault":
+        """Silence, then the answer."""
+        pause = span(seconds)
+        return cls(script=lambda pieces: [pause, *pieces])
+
+    @classmethod
+    def stall_body(cls, seconds: float) -> "Fault":
+        """Headers and half of the body, silence, the rest."""
+        pause = span(seconds)
+        return cls(script=lambda pieces: [*halves(pieces)[0], pause, *halves(pieces)[1]])
+
+    @classmethod
+    def drip(cls, seconds_per_byte: float) -> "Fault":
+        pause = span(seconds_per_byte)
+        return cls(script=lambda pieces: [step for byte in b"".join(pieces) for step in (bytes([byte]), pause)])
+
+    @classmethod
+    def truncate(cls) -> "Fault":
+        """Headers and half of the body, or half of the chunks of a stream, then FIN."""
+        return cls(script=lambda pieces: [*halves(pieces)[0], End.CLOSE])
+
+    @classmethod
+    def stream_error(cls) -> "Fault":
+        """Half of a stream, an error event, the end; what is no stream is sent whole."""
+        return cls(script=lambda pieces: [*halves(pieces)[0], *BROKEN] if len(pieces) > 1 else [*pieces])
+
+    @classmethod
+    def hangup(cls) -> "Fault":
+        """The whole answer, keep-alive promised, then FIN."""
+        return cls(script=lambda pieces: [*pieces, End.CLOSE])
+
+
+FAULTS: dict[str, Callable[..., Fault]] = {
+    "access_denied": lambda: Fault.status(403, {"error": {"message": REFUSED}}),
+    "request_too_large": lambda: Fault(oversized),
+    "cloudflare_1010": lambda: Fault.status(403, "error code: 1010"),
+    "bad_gateway_html": lambda: Fault.status(502, BAD_GATEWAY, {"content-type": "text/html; charset=UTF-8"}),
+    "empty": lambda: Fault.status(500, ""),
+} | {
+    factory.__name__: factory
+    for factory in (
+        Fault.rate_limit, Fault.content, Fault.length, Fault.garbage, Fault.reset, Fault.close, Fault.stall,
+        Fault.stall_body, Fault.drip, Fault.truncate, Fault.stream_error, Fault.hangup,
+    )
+}  # fmt: skip
+OUTAGE = {"error": {"message": "Internal Server Error", "type": "internal_server_error"}}
+BROKEN: Script = [chunk(b"event: error\n" + sse(OUTAGE)), chunk(b""), End.CLOSE]
+
+
+def span(seconds: float | str) -> float:
+    if not 0 <= float(seconds) < threading.TIMEOUT_MAX:
+        raise ValueError(f"Not a number of seconds: {seconds!r}.")
+    return float(seconds)
+
+
+def plain(body: Any) -> Callable[[Call, Limits], Answer]:
+    if isinstance(body, str):
+        return lambda call, limits: Answer(200, body.encode(), {"content-type": "text/plain; charset=UTF-8"})
+    return lambda call, limits: Answer(200, body if isinstance(body, bytes) else as_json(body))
+
+
+def altered(answer: Answer, status: int, headers: Mapping[str, str]) -> Answer:
+    return replace(answer, status=status, headers={**answer.headers, **headers})
+
+
+def out_of(call: Call, limits: Limits, dimension: str, ready_in: float) -> Answer:
+    """Return the 429 of a call that would be admitted in ``ready_in`` seconds."""
+    limit = getattr(limits, dimension.lower()) or 200_000
+    need = 1 if dimension.startswith("R") else min(call.prompt_tokens + (call.max_completion_tokens or 0), limit)
+    used = min(limit, limit - need + round(ready_in * limit / DIMENSIONS[dimension][2]))
+    return limited(call, Shortage(dimension, limit, used, need, ready_in), f"{ready_in:.9g}")
+
+
+def oversized(call: Call, limits: Limits) -> Answer:
+    limit = limits.tpm or 8000
+    need = max(limit + 1, call.prompt_tokens + (call.max_completion_tokens or MOST_COMPLETION))
+    return limited(call, Shortage("TPM", limit, 0, need, (need - limit) * 60 / limit))
+
+
+def halves(pieces: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Cut a stream between two chunks, any other answer in the middle of its body."""
+    if len(pieces) > 1:
+        return pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]
+    middle = (pieces[0].index(b"\r\n\r\n") + 4 + len(pieces[0])) // 2
+    return [pieces[0][:middle]], [pieces[0][middle:]]
+
+
+# The server
+
+
+class Gone(Exception):
+    """The connection is of no more use: the client left or speaks no HTTP, or the simulator stops."""
+
+
+class Connection(StreamRequestHandler):
+    """One client's connection in a thread of its own: requests and answers in turn."""
+
+    server: "Server"
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        with suppress(Gone, OSError):
+            while self._exchange():
+                pass
+
+    def _exchange(self) -> bool:
+        """Answer one request; return whether there may be another."""
+        method, path, version, headers, body = self._request()
+        sim = self.server.sim
+        if path.startswith("/sim/"):
+            self._play(sim.control(method, path, body).pieces())
+        else:
+            call, fault = sim.receive(method, path, headers, body)
+            answer = sim.answer(call, fault)
+            self._wait(sim.latency_of.get(call.key, sim.latency))
+            if not self._play(fault.script(answer.pieces()), partial(setattr, call, "status", answer.status)):
+                return False
+            answer.sent()
+        return version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
+
+    def _request(self) -> tuple[str, str, str, dict[str, str], bytes]:
+        try:
+            method, path, version = self.rfile.readline().decode("latin-1").split()
+            fields = (line.decode("latin-1").partition(":") for line in itertools.takewhile(bytes.strip, self.rfile))
+            headers = {name.lower(): value.strip() for name, _, value in fields}
+            return method, path, version, headers, self.rfile.read(int(headers.get("content-length", 0)))
+        except ValueError as problem:
+            raise Gone from problem
+
+    def _play(self, script: Iterable[bytes | float | End], sending: Callable[[], None] = lambda: None) -> bool:
+        """Do as the script says, call ``sending`` before any byte; return whether the connection is still open."""
+        for number, step in enumerate(script):
+            if isinstance(step, End):
+                self._end(step)
+                return False
+            if isinstance(step, float):
+                self._wait(step)
+                continue
+            if number > 1:
+                self._wait(self.server.sim.chunk_pause)
+            sending()
+            self.connection.sendall(step)
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        if seconds > 0 and self.server.stopping.wait(seconds):
+            raise Gone
+
+    def _end(self, how: End) -> None:
+        if how is End.RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()  # here, for the server's own way of closing begins with a FIN
+
+
+class Server(ThreadingMixIn, TCPServer):
+    """Listens, and knows its connections and their threads, so as to end them."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, sim: "GroqSim", port: int) -> None:
+        self.sim = sim
+        self.stopping = threading.Event()
+        self._open: dict[socket.socket, threading.Thread] = {}
+        super().__init__(("127.0.0.1", port), Connection)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        while not self.stopping.is_set():
+            self.handle_request()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        self._open[request] = thread
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        socket.create_connection(("127.0.0.1", self.sim.port)).close()  # one more connection wakes the listener
+        self._listener.join()
+        self.server_close()
+        for connection, thread in self._open.copy().items():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads, as close() would not
+            thread.join(timeout=2)
+
+
+# The simulator
+
+
+@dataclass
+class Order:
+    """A fault for the next ``times`` calls with this key and for this model; ``None``: any, or for ever."""
+
+    fault: Fault
+    key: str | None
+    model: str | None
+    times: int | None
+
+    def wants(self, call: Call) -> bool:
+        return self.key in (None, call.key) and self.model in (None, call.model) and self.times != 0
+
+
+@dataclass(eq=False)
+class GroqSim:
+    """A Groq on this machine, on a free port unless told which. ``keys`` maps keys to organizations.
+
+    ``latency`` (of single keys: ``latency_of``) passes before each answer, ``chunk_pause`` between a stream's chunks,
+    in seconds. ``limits`` and ``per_model`` hold from a lane's first call on.
+    """
+
+    keys: Mapping[str, str]
+    limits: Limits = Limits()
+    _: KW_ONLY
+    per_model: Mapping[str, Limits] = field(default_factory=dict)
+    models: Sequence[str] = MODELS
+    latency: float = 0.0
+    latency_of: dict[str, float] = field(default_factory=dict)
+    chunk_pause: float = 0.0
+    reasoning_tokens: int = 40
+    refund: bool = False  # of what a completion left of its max_completion_tokens
+    reply: Callable[[dict[str, Any]], str] = enhanced
+    clock: Callable[[], float] = time.monotonic
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._calls: list[Call] = []
+        self._orders: list[Order] = []
+        self._server: Server | None = None
+
+    def __enter__(self) -> "GroqSim":
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen; raises ``OSError`` if the port is taken."""
+        if not self._server:
+            self._server = Server(self, self.port)
+            self.port = self._server.server_address[1]
+
+    def stop(self) -> None:
+        """Close the port and every connection, whatever it waits for."""
+        if self._server:
+            self._server.stop()
+            self._server = None
+
+    refuse, accept = stop, start  # the port stays the same
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def calls(self) -> list[Call]:
+        """A copy of all calls, in the order received."""
+        with self._lock:
+            return [replace(call) for call in self._calls]
+
+    def forget(self) -> None:
+        """Empty ``calls``."""
+        with self._lock:
+            self._calls.clear()
+
+    def order(self, fault: Fault, key: str | None = None, model: str | None = None, times: int | None = 1) -> None:
+        """Have the next ``times`` matching calls meet ``fault``, after earlier orders; ``None``: until ``clear()``."""
+        if key is not None and key not in self.keys:
+            raise ValueError(f"No such key: {key!r}.")
+        if times is not None and (type(times) is not int or times < 1):
+            raise ValueError(f"Not a number of times: {times!r}.")
+        with self._lock:
+            self._orders.append(Order(fault, key, model, times))
+
+    def clear(self) -> None:
+        """Forget all orders."""
+        with self._lock:
+            self._orders.clear()
+
+    def receive(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[Call, Fault]:
+        """Note a call, and return it with what it is to meet."""
+        key = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        call = Call(0.0, key, self.keys.get(key, ""), method, path, headers, body, parsed(body))
+        if isinstance(call.json, dict) and isinstance(call.json.get("model"), str):
+            call.model = call.json["model"]
+        if complaint(call.json) is None:
+            call.prompt_tokens = TEMPLATE_TOKENS + sum(count_tokens(text_of(said)) for said in call.json["messages"])
+            call.max_completion_tokens = asked_for(call.json)
+        with self._lock:
+            call.at = self.clock()
+            self._calls.append(call)
+            order = next((order for order in self._orders if order.wants(call)), None)
+            if order and order.times:
+                order.times -= 1
+        return call, order.fault if order else Fault()
+
+    def answer(self, call: Call, fault: Fault) -> Answer:
+        answer = fault.answer(call, self._limits(call)) if fault.answer else self._route(call, fault)
+        headers = {
+            "server": "cloudflare",
+            "cf-ray": f"{uuid4().hex[:16]}-FRA",
+            "x-groq-region": "dls",
+            "x-request-id": f"req_{uuid4().hex}",
+            # Groq's is bound to its domain and Secure; from here no client would store such a cookie.
+            "set-cookie": f"__cf_bm={uuid4().hex}; path=/; HttpOnly",
+        }
+        if call.organization and call.model in self.models:
+            with self._lock:
+                headers |= self._lane(call).headers(answer.limits_shown(), self.clock())
+        return replace(answer, headers=headers | dict(answer.headers))
+
+    def _route(self, call: Call, fault: Fault) -> Answer:
+        path = call.path.partition("?")[0]
+        for method, pattern, respond in ROUTES:
+            if method == call.method and (match := re.fullmatch(pattern, path)):
+                return respond(self, call, fault, *match.groups()) if call.organization else UNAUTHORIZED
+        return named_error("unknown_url", call)
+
+    def _limits(self, call: Call) -> Limits:
+        return self.per_model.get(call.model, self.limits)
+
+    def _lane(self, call: Call) -> Lane:
+        name = (call.organization, call.model)
+        if name not in self._lanes:
+            self._lanes[name] = Lane(self._limits(call), self.clock())
+        return self._lanes[name]
+
+    def _chat(self, call: Call, fault: Fault) -> Answer:
+        if problem := complaint(call.json):
+            return error(400, problem)
+        if call.model not in self.models:
+            return named_error("model_not_found", call)
+        reserve = call.max_completion_tokens or MOST_COMPLETION
+        with self._lock:
+            shortage = self._lane(call).charge(call.prompt_tokens + reserve, self.clock())
+        return limited(call, shortage) if shortage else self._complete(call, fault, reserve)
+
+    def _complete(self, call: Call, fault: Fault, reserve: int) -> Answer:
+        text, finish = fault.says or (self.reply(call.json), "stop")
+        said = self.reasoning_tokens + count_tokens(text)
+        if said > reserve:
+            text, finish, said = cut(text, reserve - self.reasoning_tokens), "length", reserve
+        whole = completion(call, text, finish, said)
+        whole["usage"]["completion_tokens_details"] = {"reasoning_tokens": min(self.reasoning_tokens, said)}
+        sent = partial(self._give_back, call, reserve - said)
+        if not call.json.get("stream"):
+            return Answer(200, as_json(whole), sent=sent)
+        include_usage = bool((call.json.get("stream_options") or {}).get("include_usage"))
+        return Answer(200, events=as_events(whole, include_usage), sent=sent)
+
+    def _give_back(self, call: Call, tokens: int) -> None:
+        if self.refund:
+            with self._lock:
+                self._lane(call).add({"TPM": tokens, "TPD": tokens}, self.clock())
+
+    def _list(self, call: Call, fault: Fault) -> Answer:
+        return Answer(200, as_json({"object": "list", "data": [described(model) for model in self.models]}))
+
+    def _describe(self, call: Call, fault: Fault, name: str) -> Answer:
+        if unquote(name) not in self.models:
+            return named_error("model_not_found", replace(call, model=unquote(name)))
+        return Answer(200, as_json(described(unquote(name))))
+
+    def control(self, method: str, path: str, body: bytes) -> Answer:
+        """Answer a tester's request: faults to order, calls to look at."""
+        if (method, path) not in CONTROLS:
+            return Answer(404, as_json({"error": f"There is no {method} {path}, but {CONTROLS.keys()}."}))
+        try:
+            return Answer(200, as_json(CONTROLS[method, path](self, body)))
+        except (TypeError, ValueError) as problem:
+            return Answer(400, as_json({"error": str(problem)}))
+
+    def _order_named(self, body: bytes) -> dict[str, Any]:
+        wanted = json.loads(body)
+        if not isinstance(wanted, dict) or not wanted.keys() & {"name", "status"}:
+            raise ValueError('Send {"name": …} or {"status": …}, with "key", "model", "times" and options as you like.')
+        target = {name: wanted.pop(name) for name in ("key", "model", "times") if name in wanted}
+        self.order(Fault.status(**wanted) if "status" in wanted else Fault.named(**wanted), **target)
+        return {"ordered": wanted | target}
+
+    def _calls_as_json(self, body: bytes) -> list[dict[str, Any]]:
+        return [asdict(call) | {"body": call.body.decode("utf-8", "replace")} for call in self.calls]
+
+
+def parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def described(model: str) -> dict[str, Any]:
+    about = {"id": model, "object": "model", "created": 1754408224, "owned_by": "OpenAI", "active": True}
+    return about | {"context_window": CONTEXT_WINDOW, "max_completion_tokens": MOST_COMPLETION, "public_apps": None}
+
+
+UNAUTHORIZED = error(401, "Invalid API Key", "invalid_api_key")
+ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
+    ("POST", "/openai/v1/chat/completions", GroqSim._chat),
+    ("GET", "/openai/v1/models", GroqSim._list),
+    ("GET", "/openai/v1/models/(.+)", GroqSim._describe),
+]
+CONTROLS: dict[tuple[str, str], Callable[[GroqSim, bytes], Any]] = {
+    ("POST", "/sim/faults"): GroqSim._order_named,
+    ("DELETE", "/sim/faults"): lambda sim, body: sim.clear(),
+    ("GET", "/sim/calls"): GroqSim._calls_as_json,
+    ("DELETE", "/sim/calls"): lambda sim, body: sim.forget(),
+}
+
+
+# The program
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A simulated Groq.")
+    parser.add_argument("--port", type=int, default=4000)
+    parser.add_argument("--key", dest="keys", action="append", required=True, type=pair, metavar="KEY=ORGANIZATION")
+    parser.add_argument("--model", dest="models", action="append", help=f"instead of {' and '.join(MODELS)}")
+    parser.add_argument("--latency", type=span, default=0.0, metavar="SECONDS")
+    parser.add_argument("--chunk-pause", type=span, default=0.0, metavar="SECONDS")
+    parser.add_argument("--reasoning-tokens", type=int, default=40)
+    parser.add_argument("--refund", action="store_true", help="give unused tokens back")
+    for name, limit in asdict(Limits()).items():
+        parser.add_argument(f"--{name}", type=int, default=limit or 0, help="0: no such limit")
+    return parser.parse_args()
+
+
+def pair(text: str) -> tuple[str, str]:
+    key, organization = text.split("=")
+    return key, organization
+
+
+def interrupt(*_: object) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # one is enough: a shell's Ctrl-C is often followed by a TERM
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    given = vars(options())
+    limits = Limits(**{name: given.pop(name) or None for name in asdict(Limits())})
+    sim = GroqSim(dict(given.pop("keys")), limits, models=given.pop("models") or MODELS, **given)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        with suppress(KeyboardInterrupt), sim:
+            print(f"Simulated Groq on {sim.url} with the keys {', '.join(sim.keys)}", flush=True)
+            threading.Event().wait()
+    except OSError as problem:
+        sys.exit(f"Port {sim.port}: {problem.strerror}")
+
+
+if __name__ == "__main__":
+    main()
