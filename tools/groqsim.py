@@ -862,22 +862,19 @@ def pair(text: str) -> tuple[str, str]:
     return key, organization
 
 
-def interrupt(*_: object) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # one is enough: a shell's Ctrl-C is often followed by a TERM
-    raise KeyboardInterrupt
+ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def main() -> None:
     given = vars(options())
     limits = Limits(**{name: given.pop(name) or None for name in asdict(Limits())})
     sim = GroqSim(dict(given.pop("keys")), limits, models=given.pop("models") or MODELS, **given)
+    # For all threads to come, and to the end: a shell's Ctrl-C is often followed by a TERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
-        with suppress(KeyboardInterrupt), sim:
+        with sim:
             print(f"Simulated Groq on {sim.url} with the keys {', '.join(sim.keys)}", flush=True)
-            threading.Event().wait()
+            signal.sigwait(ENDING)
     except OSError as problem:
         sys.exit(f"Port {sim.port}: {problem.strerror}")
 
