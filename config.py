@@ -20,6 +20,8 @@ EXTENSIONS_AND_LOCALHOST = (
     "http://127.0.0.1:*",
 )
 
+_HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets
+
 
 class ConfigError(ValueError):
     """A setting is malformed. The message is one line that names it; show it and stop."""
@@ -44,10 +46,19 @@ def _models(text: str) -> tuple[str, ...]:
     return models
 
 
+def _is_address(text: str, *schemes: str) -> bool:
+    """Whether ``text`` is a URL with one of ``schemes`` and a host. What urllib says of others may quote a password."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and parts.port != 0 and bool(_HOST.fullmatch(parts.hostname or ""))
+    except ValueError:
+        return False
+
+
 def _url(text: str) -> str:
     """The base without a path: Groq's own SDK takes it so, and some write OpenAI's ``/openai/v1`` behind it."""
     url = text.rstrip("/").removesuffix("/openai/v1")
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not _is_address(url, "http", "https") or re.search(r"[\s@?#]", url):
         raise ValueError("an address such as https://api.groq.com")
     return url
 
@@ -67,7 +78,7 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
 
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(origin.rstrip("/") for origin in _split(text))
-    if not all(origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in origins):
+    if not origins or not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in origins):
         raise ValueError("origins such as https://example.com or chrome-extension://*, separated by commas")
     return origins
 
@@ -80,7 +91,7 @@ def _limits(text: str) -> str:
 
 
 def _redis(text: str) -> str:
-    if urlsplit(text).scheme not in ("redis", "rediss"):
+    if not _is_address(text, "redis", "rediss"):
         raise ValueError("an address such as redis://localhost:6379")
     return text
 
@@ -134,8 +145,7 @@ class Config:
     def load(cls) -> "Config":
         """Read the settings from the environment, and from ``.env`` beside this file what it lacks."""
         try:
-            # Windows' editors put a byte order mark first, which would become part of the first name.
-            load_dotenv(Path(__file__).with_name(".env"), encoding="utf-8-sig")
+            load_dotenv(Path(__file__).with_name(".env"))
         except UnicodeDecodeError:
             raise ConfigError(".env must be a text file in UTF-8") from None
         return cls.from_env(os.environ)

@@ -1,0 +1,226 @@
+"""The settings: defaults, notations, and one line without secrets for each malformed one."""
+
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+import config
+from config import EXTENSIONS_AND_LOCALHOST, Config, ConfigError
+
+DEFAULTS = {
+    "GROQ_API_KEYS": (),
+    "GROQ_BASE_URL": "https://api.groq.com",
+    "GROQ_MODELS": ("openai/gpt-oss-20b", "openai/gpt-oss-120b"),
+    "KEY_COOLDOWN_SECONDS": 60,
+    "MAX_ATTEMPTS": 3,
+    "REQUEST_TIMEOUT_SECONDS": 25,
+    "ALLOWED_ORIGINS": EXTENSIONS_AND_LOCALHOST,
+    "CLIENT_LIMITS": "1 per 2 seconds;100 per minute",
+    "TRUSTED_HOPS": 0,
+    "REDIS_URL": None,
+    "PORT": 3000,
+    "THREADS": 64,
+    "LOG_LEVEL": "INFO",
+}
+NAMES = {field.metadata["env"]: field.name for field in fields(Config) if "env" in field.metadata}
+
+
+def read(name: str, text: str) -> object:
+    return getattr(Config.from_env({name: text}), NAMES[name])
+
+
+def test_these_are_the_settings_and_their_defaults():
+    settings = Config.from_env({})
+
+    assert {name: getattr(settings, field) for name, field in NAMES.items()} == DEFAULTS
+    assert settings == Config()
+
+
+@pytest.mark.parametrize("name", DEFAULTS.keys() - {"CLIENT_LIMITS"})
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_a_blank_setting_has_its_default(name, blank):
+    assert read(name, blank) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_blank_client_limits_are_none_at_all(blank):
+    assert read("CLIENT_LIMITS", blank) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("GROQ_BASE_URL", "http://127.0.0.1:4000", "http://127.0.0.1:4000"),
+        ("GROQ_BASE_URL", "https://api.groq.com/", "https://api.groq.com"),
+        ("GROQ_BASE_URL", "https://api.groq.com/openai/v1", "https://api.groq.com"),
+        ("GROQ_BASE_URL", "https://api.groq.com/openai/v1/", "https://api.groq.com"),
+        ("GROQ_BASE_URL", "https://gateway.example.com/a-b/groq/", "https://gateway.example.com/a-b/groq"),
+        ("GROQ_BASE_URL", "http://[::1]:4000", "http://[::1]:4000"),
+        ("GROQ_BASE_URL", "http://groq_sim:80", "http://groq_sim:80"),
+        ("GROQ_MODELS", "a/b, 'c' ,a/b,", ("a/b", "c")),
+        ("KEY_COOLDOWN_SECONDS", " 0.5 ", 0.5),
+        ("MAX_ATTEMPTS", "1", 1),
+        ("REQUEST_TIMEOUT_SECONDS", "7.25", 7.25),
+        ("ALLOWED_ORIGINS", "*", ("*",)),
+        ("ALLOWED_ORIGINS", "https://a.example/,\nhttp://[::1]:*", ("https://a.example", "http://[::1]:*")),
+        ("CLIENT_LIMITS", "5/minute, 100 per 2 hours", "5 per 1 minute;100 per 2 hour"),
+        ("TRUSTED_HOPS", "10", 10),
+        ("REDIS_URL", "rediss://:p%40ss@cache.example:6380/0", "rediss://:p%40ss@cache.example:6380/0"),
+        ("PORT", "65535", 65535),
+        ("THREADS", "2", 2),
+        ("LOG_LEVEL", "debug", "DEBUG"),
+    ],
+)
+def test_settings_are_read(name, text, value):
+    assert read(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("GROQ_API_KEYS", "gsk_a,gsk_\u00e4_secret"),
+        ("GROQ_API_KEYS", "\u201cgsk_secret\u201d"),
+        ("GROQ_API_KEYS", "gsk_secret\x00"),
+        ("GROQ_BASE_URL", "api.secret.com"),
+        ("GROQ_BASE_URL", "ftp://secret"),
+        ("GROQ_BASE_URL", "https://"),
+        ("GROQ_BASE_URL", "https:secret"),
+        ("GROQ_BASE_URL", "https://[secret]"),
+        ("GROQ_BASE_URL", "https://sec\u2100ret"),
+        ("GROQ_BASE_URL", "https://secret s"),
+        ("GROQ_BASE_URL", "https://secr\net"),
+        ("GROQ_BASE_URL", "https://*.secret"),
+        ("GROQ_BASE_URL", "https://.secret"),
+        ("GROQ_BASE_URL", "https://secret:99999"),
+        ("GROQ_BASE_URL", "https://secret:port"),
+        ("GROQ_BASE_URL", "https://secret?a=b"),
+        ("GROQ_BASE_URL", "https://user:secret@host"),
+        ("GROQ_MODELS", ", '' ,"),
+        ("KEY_COOLDOWN_SECONDS", "0"),
+        ("KEY_COOLDOWN_SECONDS", "-60"),
+        ("KEY_COOLDOWN_SECONDS", "nan"),
+        ("KEY_COOLDOWN_SECONDS", "inf"),
+        ("KEY_COOLDOWN_SECONDS", "secret"),
+        ("MAX_ATTEMPTS", "0"),
+        ("MAX_ATTEMPTS", "2.5"),
+        ("MAX_ATTEMPTS", "9" * 5000),
+        ("REQUEST_TIMEOUT_SECONDS", "25s"),
+        ("REQUEST_TIMEOUT_SECONDS", "1e9"),
+        ("ALLOWED_ORIGINS", "secret.example"),
+        ("ALLOWED_ORIGINS", "null"),
+        ("ALLOWED_ORIGINS", "https://a.example/secret"),
+        ("ALLOWED_ORIGINS", ","),
+        ("CLIENT_LIMITS", "secret"),
+        ("CLIENT_LIMITS", "5"),
+        ("CLIENT_LIMITS", "5 per secret"),
+        ("CLIENT_LIMITS", "5 per minute;secret"),
+        ("TRUSTED_HOPS", "-1"),
+        ("TRUSTED_HOPS", "true"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://secret"),
+        ("REDIS_URL", "redis:secret"),
+        ("REDIS_URL", "redis://:se[secret]cret@cache"),
+        ("REDIS_URL", "redis://:secret\u2100@cache"),
+        ("REDIS_URL", "redis://:sec/ret@cache"),
+        ("REDIS_URL", "redis://cache:secret"),
+        ("PORT", "65536"),
+        ("PORT", "secret"),
+        ("THREADS", "1"),
+        ("LOG_LEVEL", "secret"),
+    ],
+)
+def test_a_malformed_setting_is_named_in_one_line_and_never_quoted(name, text):
+    with pytest.raises(ConfigError, match=rf"\A{name} must be [^\n]{{5,150}}\Z") as caught:
+        Config.from_env({name: text})
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "repeated"),
+    [
+        ("gsk_a", ("gsk_a",), 0),
+        ("gsk_a,gsk_b", ("gsk_a", "gsk_b"), 0),
+        ("gsk_a\ngsk_b\r\n\ngsk_c", ("gsk_a", "gsk_b", "gsk_c"), 0),
+        (" 'gsk_a' , \"gsk_b\"\n", ("gsk_a", "gsk_b"), 0),
+        ('"gsk_a,gsk_b"', ("gsk_a", "gsk_b"), 0),
+        (",,'', gsk_a,\"\" ,", ("gsk_a",), 0),
+        ("gsk_b,gsk_a,'gsk_b'\ngsk_b", ("gsk_b", "gsk_a"), 2),
+        (" , ", (), 0),
+    ],
+)
+def test_keys_are_separated_stripped_and_counted_once(text, keys, repeated):
+    settings = Config.from_env({"GROQ_API_KEYS": text})
+
+    assert (settings.keys, settings.repeated_keys) == (keys, repeated)
+
+
+def test_a_malformed_key_is_named_by_its_number():
+    with pytest.raises(ConfigError, match="#2"):
+        Config.from_env({"GROQ_API_KEYS": "gsk_a,gsk_\u00e4,gsk_c"})
+
+
+@pytest.mark.parametrize(
+    ("env", "hops"),
+    [
+        ({"DYNO": "web.1"}, 1),
+        ({"RENDER": "true"}, 3),
+        ({"DYNO": "web.1", "TRUSTED_HOPS": "2"}, 2),
+        ({"RENDER": "true", "TRUSTED_HOPS": "0"}, 0),
+        ({"RENDER": "true", "TRUSTED_HOPS": ""}, 3),
+    ],
+)
+def test_the_platform_says_how_many_hops_to_trust(env, hops):
+    assert Config.from_env(env).trusted_hops == hops
+
+
+def test_secrets_are_not_shown():
+    settings = Config.from_env({"GROQ_API_KEYS": "gsk_secret", "REDIS_URL": "redis://:secret@cache"})
+
+    assert "secret" not in f"{settings} {settings!r}"
+
+
+def test_settings_never_change():
+    with pytest.raises(FrozenInstanceError):
+        Config().port = 1
+
+
+# .env, read by a process of its own beside a copy of config.py
+
+
+def load(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
+    (folder / "config.py").write_bytes(Path(config.__file__).read_bytes())
+    (folder / ".env").write_bytes(content)
+    show = (
+        "from config import Config, ConfigError\n"
+        "try: settings = Config.load(); print(settings.keys, settings.port)\n"
+        "except ConfigError as error: print(error)"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name not in {*NAMES, "PYTHON_DOTENV_DISABLED"}}
+    return subprocess.run(
+        [sys.executable, "-c", show], cwd=folder, env=inherited | env, capture_output=True, text=True, check=True
+    )
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_env_file_is_read_with_and_without_a_byte_order_mark(tmp_path, mark):
+    done = load(tmp_path, mark + b'GROQ_API_KEYS="gsk_a\r\ngsk_b"\r\nPORT=1234\r\n')
+
+    assert done.stdout.strip() == "('gsk_a', 'gsk_b') 1234"
+
+
+def test_the_environment_beats_the_env_file(tmp_path):
+    assert load(tmp_path, b"GROQ_API_KEYS=gsk_a\nPORT=1234\n", PORT="5678").stdout.strip() == "('gsk_a',) 5678"
+
+
+@pytest.mark.parametrize("content", ["GROQ_API_KEYS=gsk_secret".encode("utf-16"), b"GROQ_API_KEYS=gsk_secret\xff\n"])
+def test_an_env_file_that_is_not_utf_8_is_said_to_be_so(tmp_path, content):
+    done = load(tmp_path, content)
+
+    assert (done.stdout.strip(), done.stderr) == (".env must be a text file in UTF-8", "")
