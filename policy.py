@@ -15,7 +15,7 @@ _PART = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
 _DURATION = re.compile(f"(?:{_PART})+")
 _TRY_AGAIN = re.compile(r"try again in ([0-9.hmsuµn]+)", re.IGNORECASE)
 _ORGANIZATION = re.compile(r"\borg_[0-9A-Za-z]+")
-_DIMENSION = re.compile(r"\bon ((?:\w+ )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
+_DIMENSION = re.compile(r"\bon ((?:(?:in|out)put |audio )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
 _MESSAGE_MAX = 2000  # characters; Groq's sentences have about 400
 
 
@@ -131,6 +131,6 @@ def _error(body: bytes) -> dict[str, Any]:
 def _code(error: Mapping[str, Any]) -> str:
     """Groq's word for the error, if it looks like one: it is logged, so nothing else may pass."""
     for word in (error.get("code"), error.get("type")):
-        if isinstance(word, str) and re.fullmatch(r"[a-z0-9_]{1,64}", word):
+        if isinstance(word, str) and re.fullmatch(r"(?!org_|gsk_)[a-z_]{1,64}", word):
             return word
     return ""

@@ -1,0 +1,257 @@
+"""What Groq's answers mean: every row of the fault table, as they really look, and what an enemy might send."""
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
+
+from policy import Fault, Verdict, duration, judge
+
+ORG = "org_01k9v83k2bf1zr2nc2pzp9y3ad"
+KEY = "gsk_0123456789abcdefghijklmnopqrstuvwxyz"
+UPGRADE = "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
+LANE = f"Rate limit reached for model `openai/gpt-oss-20b` in organization `{ORG}` service tier `on_demand`"
+BAD_GATEWAY = b"<!DOCTYPE html>\n<html><head><title>api.groq.com | 502: Bad gateway</title></head><body/></html>"
+
+
+def body(message: str, code: str | None = None, kind: str | None = "invalid_request_error") -> bytes:
+    fields = {"message": message, "type": kind, "code": code}
+    return json.dumps({"error": {name: value for name, value in fields.items() if value}}).encode()
+
+
+def limited(message: str, retry_after: str | None = None, kind: str = "tokens") -> Verdict:
+    headers = CaseInsensitiveDict({} if retry_after is None else {"Retry-After": retry_after})
+    verdict = judge(429, headers, body(message, "rate_limit_exceeded", kind))
+    assert verdict
+    return verdict
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("kind", "dimension", "numbers", "time", "cooldown"),
+    [
+        ("requests", "requests per minute (RPM)", "Limit 30, Used 30, Requested 1", "2s", 2),
+        ("tokens", "tokens per minute (TPM)", "Limit 8000, Used 6170, Requested 5386", "26.67s", 26.67),
+        ("tokens", "tokens per day (TPD)", "Limit 200000, Used 197050, Requested 3619", "9m38.016s", 578.016),
+        ("requests", "requests per day (RPD)", "Limit 1000, Used 1000, Requested 1", "1m26.4s", 86.4),
+        ("tokens", "input tokens per minute (ITPM)", "Limit 8000, Used 8000, Requested 4", "540ms", 0.54),
+        ("seconds", "audio seconds per hour (ASH)", "Limit 7200, Used 7200, Requested 9", "3h12m5s", 11525),
+    ],
+)
+def test_a_rate_limit_says_which_one_of_whom_and_for_how_long(kind, dimension, numbers, time, cooldown):
+    verdict = limited(f"{LANE} on {dimension}: {numbers}. Please try again in {time}. {UPGRADE}", kind=kind)
+
+    reason = f"Rate limit exceeded on {dimension.rpartition(' (')[0]}"
+    assert verdict == Verdict(Fault.LIMIT, reason, pytest.approx(cooldown), ORG)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "organization"),
+    [
+        (LANE.replace("`", "") + " on tokens per day (TPD): …", "Rate limit exceeded on tokens per day", ORG),
+        (LANE.split(" service")[0] + " on requests per day", "Rate limit exceeded on requests per day", ORG),
+        (LANE, "Rate limit exceeded", ORG),
+        ("Rate limit reached for model `openai/gpt-oss-20b`", "Rate limit exceeded", None),
+        ("", "Rate limit exceeded", None),
+    ],
+)
+def test_parts_of_the_rate_limits_sentence_may_be_missing(message, reason, organization):
+    verdict = limited(f"{message} Please try again in 2s. {UPGRADE}")
+
+    assert verdict == Verdict(Fault.LIMIT, reason, 2, organization)
+
+
+@pytest.mark.parametrize("content", [b"", b"Too Many Requests", BAD_GATEWAY, b'{"error": "slow down"}'])
+def test_a_429_is_a_limit_whatever_its_body(content):
+    assert judge(429, {"retry-after": "7"}, content) == Verdict(Fault.LIMIT, "Rate limit exceeded", 7)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "cooldown"),
+    [
+        ("2", 2),
+        ("0.25", 0.25),
+        ("1000000", 86400),
+        ("-5", None),
+        ("0", None),
+        ("nan", None),
+        ("inf", None),
+        ("-inf", None),
+        ("soon", None),
+        ("2, 3", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("", None),
+        (None, None),
+        ("9" * 5000, None),
+    ],
+)
+def test_retry_after_counts_where_it_makes_sense(retry_after, cooldown):
+    assert limited("Slow down.", retry_after).cooldown == cooldown
+    assert limited("Please try again in 3s.", retry_after).cooldown == (cooldown or 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2s", 2),
+        ("540ms", 0.54),
+        ("1m26.4s", 86.4),
+        ("9m38.016s", 578.016),
+        ("3h12m5s", 11525),
+        ("12h30m", 45000),
+        ("1.984999999s", 1.984999999),
+        ("172.799999ms", 0.172799999),
+        ("15µs", 15e-6),
+        ("800ns", 8e-7),
+        ("26h", 86400),
+        ("0s", None),
+        ("2", None),
+        ("-2s", None),
+        ("2x", None),
+        ("1..5s", None),
+        ("", None),
+        ("9" * 400 + "s", None),
+    ],
+)
+def test_durations_are_gos(text, seconds):
+    expected = seconds and pytest.approx(seconds)
+
+    assert duration(text) == expected
+    assert limited(f"Please try again in {text}. {UPGRADE}").cooldown == expected
+
+
+# Everything else
+
+
+ORDINARY = [
+    (400, "Organization has been restricted.", "organization_restricted", Fault.KEY),
+    (400, "API access is blocked: billing", "blocked_api_access", Fault.KEY),
+    (400, "Spend limit", "spend_limit_reached", Fault.KEY),
+    (400, "Spend limit", "spend_alert_blocked", Fault.KEY),
+    (400, "The model `x` has been decommissioned", "model_decommissioned", Fault.MODEL),
+    (400, "Failed to generate JSON.", "json_validate_failed", Fault.REQUEST),
+    (400, "Failed to call a function.", "tool_use_failed", Fault.REQUEST),
+    (400, "Please reduce the length of the messages", "context_length_exceeded", Fault.REQUEST),
+    (400, f"Something of `{ORG}` else. {UPGRADE}", None, Fault.REQUEST),
+    (401, "Invalid API Key", "invalid_api_key", Fault.KEY),
+    (401, "Who are you?", None, Fault.KEY),
+    (403, "Blocked at the organization level.", "model_permission_blocked_org", Fault.KEY_FOR_MODEL),
+    (403, "Blocked at the project level.", "model_permission_blocked_project", Fault.KEY_FOR_MODEL),
+    (403, "Access denied. Please check your network settings.", None, Fault.NETWORK),
+    (403, "Not for you.", "forbidden", Fault.REQUEST),
+    (404, "The model `x` does not exist or you do not have access to it.", "model_not_found", Fault.MODEL),
+    (404, "Unknown request URL", "unknown_url", Fault.REQUEST),
+    (409, "Conflict", None, Fault.REQUEST),
+    (413, f"Request too large for model `x` in organization `{ORG}`", "rate_limit_exceeded", Fault.SIZE),
+    (422, "Semantic error", None, Fault.REQUEST),
+    (498, "Flex tier capacity exceeded", "capacity_exceeded", Fault.GROQ),
+    (500, "Internal Server Error", None, Fault.GROQ),
+    (502, "Bad gateway", "rate_limit_exceeded", Fault.GROQ),
+    (503, "x is currently over capacity.", "organization_restricted", Fault.GROQ),
+    (504, "Gateway timeout", None, Fault.GROQ),
+    (529, "Overloaded", None, Fault.GROQ),
+]
+
+
+@pytest.mark.parametrize(("status", "message", "code", "fault"), ORDINARY)
+def test_every_error_has_its_fault(status, message, code, fault):
+    verdict = judge(status, {"retry-after": "5"}, body(message, code))
+
+    assert (verdict.fault, verdict.cooldown) == (fault, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "fault"),
+    [
+        (302, b"", Fault.GROQ),
+        (400, b"", Fault.REQUEST),
+        (401, b"Unauthorized", Fault.KEY),
+        (403, b"error code: 1010", Fault.NETWORK),
+        (403, BAD_GATEWAY, Fault.NETWORK),
+        (403, b"", Fault.NETWORK),
+        (404, b"404 page not found", Fault.REQUEST),
+        (413, BAD_GATEWAY, Fault.SIZE),
+        (500, b"", Fault.GROQ),
+        (502, BAD_GATEWAY, Fault.GROQ),
+        (503, b"upstream connect error", Fault.GROQ),
+        (522, BAD_GATEWAY, Fault.GROQ),
+    ],
+)
+def test_an_error_without_json_has_its_fault_by_its_status(status, content, fault):
+    assert judge(status, {}, content).fault is fault
+
+
+@pytest.mark.parametrize("status", [200, 201, 206])
+def test_nothing_is_wrong_with_a_good_status(status):
+    assert judge(status, {"retry-after": "2"}, b"{") is None
+
+
+def test_the_size_is_the_request_s_own_fault_and_names_the_organization():
+    verdict = judge(413, {"retry-after": "9"}, body(f"Request too large for `{ORG}`", "rate_limit_exceeded", "tokens"))
+
+    assert verdict == Verdict(Fault.SIZE, "Request too large for the model's tokens per minute", None, ORG)
+
+
+# What an enemy might send
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"error": {"message": ' + b"[" * 900 + b"]" * 900 + b"}}",
+        b'{"error": {"code": 1' + b"0" * 10_000 + b"}}",
+        b'{"error": {"message": 1e999, "code": NaN}}',
+        b'{"error": "rate_limit_exceeded"}',
+        b'{"error": ["rate_limit_exceeded"]}',
+        b'{"error": null}',
+        b'{"error": {"message": null, "code": {"a": 1}, "type": []}}',
+        b'["error"]',
+        b'"error"',
+        b"null",
+        b"\xff\xfe\x80 error",
+        b'{"error": {"message": "\xff"}}',
+        b'{"error": {"message": "\\ud83d", "code": "\\ud83d"}}',
+    ],
+)
+def test_a_strange_body_leaves_the_status_to_decide(content):
+    faults = [judge(status, {}, content).fault for status in (400, 401, 429, 500)]
+
+    assert faults == [Fault.REQUEST, Fault.KEY, Fault.LIMIT, Fault.GROQ]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 498, 500])
+@pytest.mark.parametrize("secret", [ORG, KEY, "org_abc", "gsk_abc", "my secret prompt"])
+def test_no_reason_repeats_what_the_body_says(status, secret):
+    content = body(f"{secret}: limit on {secret} tokens per minute for {secret}", secret, secret)
+
+    verdict = judge(status, {"retry-after": secret}, content)
+
+    assert secret not in repr(verdict)
+
+
+def test_a_code_that_groq_documents_is_named():
+    verdict = judge(400, {}, body("Failed to generate JSON.", "json_validate_failed"))
+
+    assert verdict.reason == "Request refused: 400 json_validate_failed"
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["message", "code", "type"]) | st.text(), inner),
+)
+bodies = st.binary() | anything.map(lambda error: json.dumps({"error": error}).encode())
+
+
+@given(st.integers(100, 599), bodies, st.text() | st.floats().map(str))
+@example(429, body("Please try again in 99999999999999h"), "")
+@example(429, body("Please try again in 0.0s"), "1e-320")
+def test_any_answer_at_all_has_a_verdict_with_a_bounded_cooldown(status, content, retry_after):
+    verdict = judge(status, {"retry-after": retry_after}, content)
+
+    assert (verdict is None) == (200 <= status < 300)
+    assert verdict is None or verdict.cooldown is None or 0 < verdict.cooldown <= 86400
