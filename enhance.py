@@ -24,13 +24,19 @@ MOST_RESERVE = 4096
 MORE_ROOM = 4
 
 _LABEL = re.compile(
-    r"\A[#*_\s]*(?:here(?:'s| is)[^\n:]{0,40}|(?:the )?(?:enhanced|improved|rewritten|refined|better|optimized) prompt)"
-    r"[*_\s]*:[*_]*\s+",
-    re.IGNORECASE,
+    r"""\A [#*_\s]*
+    (?: (?:sure|certainly|of[ ]course|absolutely) [,.!]* \s+ )?
+    (?: here (?:['’]s|[ ]is) \s+ )?
+    (?: (?:the|an?|your) \s+ )?
+    [*_]* (?:enhanced|improved|rewritten|refined|revised|better|optimi[sz]ed) \s+ (?:prompt|version)
+    (?: \s+ of \s+ (?:the|your) \s+ (?:original \s+)? prompt )?
+    [*_\s]* (?: : (?:[*_]+(?=\s|\Z))? \s* | \n | \Z )
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 _FENCE = re.compile(r"\A```[^\n`]*\n(.*?)\n?```\Z", re.DOTALL)
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "„": "“", "「": "」"}
+_THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
 
 
 class PromptError(ValueError):
@@ -91,7 +97,7 @@ class Enhancement:
             choice = json.loads(body)["choices"][0]
             text = choice["message"]["content"] or ""
             finish = choice.get("finish_reason")
-        except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, LookupError, TypeError) as error:
             raise Unusable("not a chat completion") from error
         if not isinstance(text, str):
             raise Unusable("its content is not text")
@@ -103,12 +109,13 @@ class Enhancement:
 
 def clean(text: str) -> str:
     """Take off what models put around a prompt although told not to: thoughts, a label, a fence, quotes."""
-    text = _THOUGHTS.sub("", text).strip()
-    text = _LABEL.sub("", text)
-    if (match := _FENCE.match(text)) and "```" not in match[1]:
-        text = match[1].strip()
-    text = _LABEL.sub("", text)
-    closing = _QUOTES.get(text[:1])
-    if closing and len(text) > 1 and text.endswith(closing) and not {text[0], closing} & set(text[1:-1]):
-        text = text[1:-1].strip()
+    before = None
+    while text != before:  # one may lie in another
+        before = text
+        text = _LABEL.sub("", _THOUGHTS.sub("", text)).strip()
+        if (match := _FENCE.match(text)) and "```" not in match[1]:
+            text = match[1].strip()
+        closing = _QUOTES.get(text[:1])
+        if closing and len(text) > 1 and text.endswith(closing) and not {text[0], closing} & set(text[1:-1]):
+            text = text[1:-1].strip()
     return text
