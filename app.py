@@ -28,6 +28,7 @@ log = logging.getLogger("promptlord")
 
 BODY_MAX = 128 * 1024  # bytes; 5,000 characters of any script take 60,000 when JSON-escaped
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
+REDIS_TIMEOUT = 0.5  # seconds; then clients are counted in memory
 WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
 OPEN_PATHS = {"/health"}
 
@@ -122,10 +123,7 @@ def _announce(config: Config) -> None:
 
 def _guard_origins(app: Flask, config: Config) -> None:
     """Let only allowed web pages in. Flask-Cors answers preflights, yet leaves refusing to us."""
-    wildcards = (
-        re.escape(origin).replace(r"\*", ".*" if origin == "*" else r"[^/]*") for origin in config.allowed_origins
-    )
-    allowed = re.compile(rf"(?:{'|'.join(wildcards)})\Z", re.IGNORECASE)
+    allowed = re.compile(rf"(?:{'|'.join(map(_wildcards, config.allowed_origins))})\Z", re.IGNORECASE | re.ASCII)
     CORS(
         app,
         origins=[allowed],
@@ -147,6 +145,13 @@ def _guard_origins(app: Flask, config: Config) -> None:
         return response
 
 
+def _wildcards(origin: str) -> str:
+    """A regular expression for ``origin``, whose ``*`` is any origin, any port, or anything within a host's name."""
+    if origin == "*":
+        return ".*"
+    return re.escape(origin).replace(r":\*", r":\d+").replace(r"\*", r"[\w.-]+")
+
+
 def _limited(app: Flask, config: Config, fetch: Callable[[Enhancement], str]) -> Callable[[Enhancement], str]:
     """Hold each client to its limits: the shortest window answers 429, the longer ones 402."""
     if not config.client_limits:
@@ -155,8 +160,7 @@ def _limited(app: Flask, config: Config, fetch: Callable[[Enhancement], str]) ->
         _client,
         app=app,
         storage_uri=config.redis_url or "memory://",
-        # Heroku's Redis shows a certificate of its own.
-        storage_options={"ssl_cert_reqs": "none"} if (config.redis_url or "").startswith("rediss") else {},
+        storage_options=_redis_options(config.redis_url),
         in_memory_fallback_enabled=bool(config.redis_url),
         key_prefix="promptlord",
     )
@@ -165,6 +169,7 @@ def _limited(app: Flask, config: Config, fetch: Callable[[Enhancement], str]) ->
     @app.errorhandler(RateLimitExceeded)
     def refuse(error: RateLimitExceeded) -> Response:
         wait = limiter.current_limit.window[0] - time.time() if limiter.current_limit else 1.0
+        wait += 0.5 if config.redis_url else 0.0  # Redis rounds to whole seconds, down too
         if error.limit.limit.get_expiry() == shortest:
             return _error(429, "Too many requests: wait a moment", retry_after=wait)
         return _error(402, "FREE_LIMIT_REACHED", retry_after=wait)
@@ -174,6 +179,15 @@ def _limited(app: Flask, config: Config, fetch: Callable[[Enhancement], str]) ->
         return fetch(call)
 
     return limited
+
+
+def _redis_options(url: str | None) -> dict[str, Any]:
+    if not url:
+        return {}
+    # Without these, a Redis that falls silent would hold every request for ever.
+    options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
+    # Heroku's Redis shows a certificate of its own.
+    return options | ({"ssl_cert_reqs": "none"} if url.startswith("rediss") else {})
 
 
 def _client() -> str:
