@@ -1,0 +1,463 @@
+"""The running server: the real gunicorn as the Procfile starts it, on a port of its own, against the simulated Groq."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import KEYS
+from groqsim import Fault, GroqSim, Limits
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
+NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
+PATIENCE = 5  # seconds that gunicorn.conf.py gives a client to send its request
+SILENT, HALF_A_HEADER = b"", b"POST /enhance HTT"
+NO_BODY = b"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+LAST_WORDS = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+class Server:
+    """A process that serves; what it writes goes to one file."""
+
+    def __init__(self, command: list[str], log: Path, cwd: Path, **env: str) -> None:
+        self._log = log
+        self.began = time.monotonic()
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [BIN / command[0], *command[1:]], cwd=cwd, env=environment(**env), stdout=file, stderr=file
+            )
+        self.port = int(self.wait_for(r"(?:Listening at:|Running on) http://[\d.]+:(\d+)")[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        for _ in poll():
+            if found := re.search(pattern, self.output):
+                return found
+            assert self.process.poll() is None, self.output
+        raise AssertionError(f"no {pattern!r} in {self.output}")
+
+    def health(self, timeout: float = 20) -> requests.Response:
+        return requests.get(f"{self.url}/health", timeout=timeout)
+
+    def enhance(self, prompt: str = "write a poem about rain") -> requests.Response:
+        return requests.post(f"{self.url}/enhance", json={"prompt": prompt}, timeout=20)
+
+    def workers(self) -> list[int]:
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=35)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            for pid in [self.process.pid, *self.workers()]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def environment(**env: str) -> dict[str, str]:
+    return {"PATH": f"{BIN}:{os.defpath}", "PYTHON_DOTENV_DISABLED": "1", "PORT": "0", "CLIENT_LIMITS": ""} | env
+
+
+def poll(seconds: float = 20, every: float = 0.01) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(every)
+
+
+def seconds_of(call: Callable[[], requests.Response]) -> tuple[float, requests.Response]:
+    began = time.monotonic()
+    response = call()
+    return time.monotonic() - began, response
+
+
+@pytest.fixture
+def sim() -> Iterator[GroqSim]:
+    with GroqSim(KEYS, NO_LIMITS) as sim:
+        yield sim
+
+
+@pytest.fixture
+def start(sim: GroqSim, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start the service on the simulated Groq, with further settings by their variables' names."""
+    servers: list[Server] = []
+
+    def start(command: list[str] = PROCFILE, cwd: Path = ROOT, **env: str) -> Server:
+        env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS)} | env
+        servers.append(Server(command, tmp_path / f"{len(servers)}.log", cwd, **env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+@contextmanager
+def clients(server: Server, *said: bytes) -> Iterator[list[socket.socket]]:
+    """Clients that connect, say this much and then neither speak nor close."""
+    with ExitStack() as stack:
+        connected = []
+        for words in said:
+            connected.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)))
+            connected[-1].sendall(words)
+        yield connected
+
+
+# Start
+
+
+def test_it_answers_within_a_second_or_so_of_its_start(start):
+    server = start()
+
+    assert server.health().json()["totalKeys"] == 3
+
+    took = time.monotonic() - server.began
+    print(f"first answer after {took:.2f} s")
+    assert took < 5  # half a second on an idle machine
+
+
+def test_there_is_one_worker_whatever_web_concurrency_says(start, sim):
+    server = start(WEB_CONCURRENCY="2")
+
+    assert [server.enhance().status_code for _ in range(6)] == [200] * 6
+
+    assert [call.key for call in sim.calls] == [*KEYS, *KEYS]
+    assert len(server.workers()) == 1
+
+
+def test_renders_arguments_are_survived(start):
+    server = start(
+        WEB_CONCURRENCY="2", RENDER="true", GUNICORN_CMD_ARGS="--preload --access-logfile - --bind=0.0.0.0:0"
+    )
+
+    assert [server.enhance().status_code for _ in range(3)] == [200] * 3
+
+    assert len(server.workers()) == 1
+    assert server.stop() == 0
+    assert server.output.count('"POST /enhance HTTP/1.1" 200') == 3
+
+
+def test_idle_connections_are_kept_longer_than_herokus_router_keeps_them():
+    command = [BIN / "gunicorn", "--print-config"]
+
+    settings = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
+
+    assert int(re.search(r"^keepalive\s*= (\d+)$", settings, re.MULTILINE)[1]) > 90
+
+
+def test_a_connection_serves_several_requests(start):
+    server = start()
+    connection = HTTPConnection("127.0.0.1", server.port)
+
+    ports = set()
+    for _ in range(3):
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+        ports.add(connection.sock and connection.sock.getsockname())
+    connection.close()
+
+    assert len(ports) == 1
+    assert None not in ports
+
+
+def test_without_keys_it_runs_and_says_what_to_set(start):
+    server = start(GROQ_API_KEYS="")
+
+    health, enhanced = server.health(), server.enhance()
+
+    assert health.status_code == enhanced.status_code == 503
+    assert health.json() == {"status": "unconfigured", "totalKeys": 0, "activeKeys": 0, "failedKeys": []}
+    assert "GROQ_API_KEYS" in enhanced.text
+    assert len(re.findall(r"❌ .*GROQ_API_KEYS", server.output)) == 1
+
+
+@pytest.mark.parametrize("command", [PROCFILE, [*PROCFILE, "--preload"], ["flask", "run", "--port", "0"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GROQ_API_KEYS", "gsk_sécret"), ("PORT", "http"), ("CLIENT_LIMITS", "often"), ("THREADS", "sixty")],
+)
+def test_a_malformed_setting_stops_the_start_with_one_line(command, name, value):
+    env = environment(**{name: value})
+
+    ended = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, env=env, capture_output=True, timeout=20)
+
+    assert ended.returncode not in (0, None)
+    assert re.fullmatch(rf"❌ {name} must be [^\n]+\n", ended.stderr.decode())
+    assert value not in (ended.stdout + ended.stderr).decode()
+
+
+def test_flask_run_takes_the_port_of_flaskenv(start, tmp_path):
+    for file in [*ROOT.glob("*.py"), ROOT / ".flaskenv"]:
+        shutil.copy(file, tmp_path)
+    flaskenv = tmp_path / ".flaskenv"
+    assert "FLASK_RUN_PORT=3000\n" in flaskenv.read_text()
+    flaskenv.write_text(flaskenv.read_text().replace("3000", port := free_port()))
+
+    server = start(["flask", "run"], cwd=tmp_path, PYTHON_DOTENV_DISABLED="")
+
+    assert server.port == int(port)
+    assert server.enhance().status_code == 200
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+# Stop
+
+
+@pytest.mark.parametrize("platform", ["Render", "Heroku"])
+def test_what_is_in_flight_at_sigterm_is_answered(start, sim, platform):
+    sim.latency = 2.0
+    server = start()
+    with ThreadPoolExecutor(20) as pool:
+        calls = [pool.submit(lambda: server.enhance().status_code) for _ in range(20)]
+        for _ in poll():
+            if len(sim.calls) == 20:
+                break
+
+        if platform == "Heroku":  # signals every process, not only the first
+            for worker in server.workers():
+                os.kill(worker, signal.SIGTERM)
+        code = server.stop()
+
+    assert [call.result() for call in calls] == [200] * 20
+    assert code == 0
+    assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_requests_around_sigterm_are_answered_or_refused(start, sim, connection):
+    sim.latency = 0.5
+    server = start()
+    with ThreadPoolExecutor(12) as pool:
+        prompts = ["ping", "write a poem about rain"] * 6
+        hammers = [pool.submit(hammer, server, prompt, connection) for prompt in prompts]
+        for _ in poll():
+            if len(sim.calls) >= 12:
+                break
+
+        code = server.stop()
+
+    met = sum((hammer.result() for hammer in hammers), Counter())
+    print(met)
+    assert code == 0
+    assert met.pop("refused") == 12
+    # One may meet the microseconds between the last accept and the end of listening.
+    assert met.total() - met[200] <= 1
+
+
+def hammer(server: Server, prompt: str, connection: str) -> Counter[object]:
+    """Enhance until nobody listens any more; count the statuses and what else was met."""
+    met: Counter[object] = Counter()
+    client = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    headers = {"Content-Type": "application/json", "Connection": connection}
+    while not met["refused"]:
+        try:
+            client.request("POST", "/enhance", f'{{"prompt": "{prompt}"}}', headers)
+            response = client.getresponse()
+            response.read()
+            met[response.status] += 1
+        except ConnectionRefusedError:
+            met["refused"] += 1
+        except (OSError, HTTPException) as error:
+            client.close()
+            met[type(error).__name__] += 1
+    return met
+
+
+# Under load, and with clients that stall
+
+
+@pytest.mark.parametrize(("calls", "slow"), [(60, 60), (100, 60)])
+def test_slow_requests_do_not_keep_a_health_check_waiting(start, sim, calls, slow):
+    server = start(REQUEST_TIMEOUT_SECONDS="2")
+    sim.order(Fault.stall(10), times=None)
+    with ThreadPoolExecutor(calls) as pool:
+        began = time.monotonic()
+        under_way = [pool.submit(seconds_of, server.enhance) for _ in range(calls)]
+        for _ in poll():
+            if len(sim.calls) == slow:
+                break
+
+        checks = [seconds_of(server.health)[0] for _ in range(5)]
+
+        assert time.monotonic() - began < 2, "the slow ones ended before all checks were made"
+        answers = [call.result() for call in under_way]
+
+    print(f"/health beside {calls} slow requests: {max(checks):.3f} s at most")
+    assert max(checks) < 1
+    assert Counter(answer.status_code for _, answer in answers) == Counter({504: slow}) + Counter({503: calls - slow})
+    surplus = [(took, answer) for took, answer in answers if answer.status_code == 503]
+    assert all(took < 1.5 and int(answer.headers["Retry-After"]) >= 1 for took, answer in surplus)
+
+
+def test_silent_clients_cost_nothing(start):
+    server = start()
+
+    with clients(server, *[SILENT] * 70):
+        took, response = seconds_of(server.health)
+
+    assert response.status_code == 200
+    assert took < 1
+
+
+def test_clients_that_do_not_close_hold_up_nobody(start):
+    server = start()
+
+    with clients(server, *[LAST_WORDS] * 10):
+        took, response = seconds_of(server.health)
+
+    assert response.status_code == 200
+    assert took < 1
+
+
+def test_clients_that_stall_half_way_lose_their_threads(start):
+    server = start()
+
+    with clients(server, *[HALF_A_HEADER, NO_BODY] * 35) as stalled:
+        took, response = seconds_of(server.health)
+        answer = stalled[1].recv(4096)
+
+    print(f"/health behind 70 stalled clients: {took:.1f} s")
+    assert response.status_code == 200
+    assert took < PATIENCE + 5
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'{"error":' in answer
+    assert "Traceback" not in server.output
+
+
+def test_silent_and_idle_clients_do_not_hold_up_the_stop(start):
+    server = start()
+
+    with clients(server, SILENT), requests.Session() as idle:
+        assert idle.get(f"{server.url}/health", timeout=20).status_code == 200
+        began = time.monotonic()
+        code = server.stop()
+
+    assert code == 0
+    assert time.monotonic() - began < PATIENCE + 3
+
+
+def test_a_slow_but_steady_client_is_served(start):
+    server = start()
+    body = b'{"prompt": "ping"}'
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        for byte in NO_BODY.replace(b"20", str(len(body)).encode()) + body:
+            client.sendall(bytes([byte]))
+        answer = client.recv(4096)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.stall(10), Fault.drip(0.05), Fault.drip(0.001), Fault.stall_body(10)],
+    ids=["silence", "dripping headers", "dripping body", "half a body"],
+)
+def test_no_upstream_takes_longer_than_the_request_may(start, sim, fault):
+    server = start(REQUEST_TIMEOUT_SECONDS="1")
+    sim.order(fault)
+
+    took, response = seconds_of(server.enhance)
+
+    assert response.status_code == 504
+    assert 0.9 < took < 2
+    assert server.health().json()["failedKeys"] == []
+    assert len(sim.calls) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.hangup(), Fault.close()], ids=["while idle", "as the request came"])
+def test_a_connection_that_groq_just_closed_costs_nobody_anything(start, sim, fault):
+    server = start()
+    sim.order(Fault())
+    sim.order(fault)
+
+    assert [server.enhance().status_code for _ in range(3)] == [200] * 3
+
+    assert list(dict.fromkeys(call.key for call in sim.calls)) == list(KEYS)
+    assert server.health().json()["failedKeys"] == []
+    assert "failed" not in server.output
+
+
+# Logs
+
+
+def test_the_log_says_what_happened_in_the_promised_words(start, sim):
+    server = start()
+    sim.order(Fault.rate_limit(), key="gsk_one")
+
+    assert [server.enhance().status_code for _ in range(2)] == [200] * 2
+
+    ours = [line for line in server.output.splitlines() if not line.startswith("[")]
+    assert ours[0] == "✅ Loaded 3 Groq API key(s)"
+    assert re.fullmatch(r"❌ Groq API Error \(Key #1\): Rate limit exceeded.*", ours[1])
+    assert ours[2:] == [
+        "⚠️  API Key #1 marked as failed (fail count: 1)",
+        "✅ Request successful with API Key #2",
+        "✅ Request successful with API Key #2",
+    ]
+
+
+def test_no_secret_is_in_any_output_or_error(start, sim):
+    server = start(
+        LOG_LEVEL="DEBUG",
+        REQUEST_TIMEOUT_SECONDS="1",
+        KEY_COOLDOWN_SECONDS="0.1",
+        GUNICORN_CMD_ARGS="--log-level debug --access-logfile -",
+    )
+    prompt, text = "a poem about marzipan", "You are a pastry chef"
+    leak = " ".join([*KEYS, *KEYS.values(), prompt, text])
+    faults = [
+        *(Fault.rate_limit(0.05, dimension) for dimension in ("RPM", "TPM", "RPD", "TPD")),
+        *(Fault.status(status) for status in (401, 403, 404, 413, 422, 498, 500)),
+        *(Fault.status(status, {"error": {"message": leak, "code": leak, "type": leak}}) for status in (400, 429, 503)),
+        *(Fault.status(status, f"<html>{leak}", {"x-request-id": leak}) for status in (200, 502)),
+        *(Fault.named(name) for name in ("organization_restricted", "reset", "close", "truncate", "garbage")),
+        *(Fault.content(), Fault.length(text), Fault.stall(10), Fault.content(text)),
+    ]
+    for fault in faults:
+        sim.order(fault)
+
+    answers = []
+    for _ in poll():
+        answers.append(server.enhance(prompt))
+        if len(sim.calls) >= len(faults) and answers[-1].status_code == 200:
+            break
+    answers.append(requests.post(f"{server.url}/enhance", data=f'{{"prompt": "{prompt}', timeout=20))
+
+    said = [f"{answer.headers} {answer.text}" for answer in answers if answer.status_code != 200]
+    assert len(sim.calls) >= len(faults)
+    assert len(said) > 5
+    for secret in ("gsk_", *KEYS, "org_", *KEYS.values(), "marzipan", "pastry"):
+        assert secret not in server.output
+        assert not [each for each in said if secret in each]
