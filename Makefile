@@ -6,17 +6,19 @@ BIN := .venv/bin
 SIM := http://127.0.0.1:4000
 
 .PHONY: demo run test check clean
+.DELETE_ON_ERROR:  # or a .venv that failed half-way, as without Debian's python3-venv, would count as made
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
 	@PYTHON_DOTENV_DISABLED=1 $(BIN)/python tools/groqsim.py --port 4000 --latency 0.3 \
-		--key gsk_demo_1=org_demo_1 --key gsk_demo_2=org_demo_2 --key gsk_demo_3=org_demo_3 & sim=$$!; \
-	trap 'kill $$sim 2>/dev/null' EXIT INT TERM; \
+		--key gsk_demo_1=org_demo1 --key gsk_demo_2=org_demo2 --key gsk_demo_3=org_demo3 & sim=$$!; \
+	trap 'kill $$sim $$app 2>/dev/null; wait' EXIT INT TERM; \
 	echo; echo "Try, in another terminal:"; echo; \
 	echo "  curl http://localhost:3000/enhance -H 'Content-Type: application/json' -d '{\"prompt\": \"write a poem about rain\"}'"; \
 	echo "  curl http://localhost:3000/health"; echo; \
 	echo "Have Groq refuse key #1 once, then enhance three times and look at /health again:"; echo; \
 	echo "  curl $(SIM)/sim/faults -d '{\"name\": \"rate_limit\", \"key\": \"gsk_demo_1\"}'"; echo; \
-	PYTHON_DOTENV_DISABLED=1 PORT=3000 GROQ_BASE_URL=$(SIM) GROQ_API_KEYS=gsk_demo_1,gsk_demo_2,gsk_demo_3 $(BIN)/gunicorn
+	PYTHON_DOTENV_DISABLED=1 PORT=3000 GROQ_BASE_URL=$(SIM) GROQ_API_KEYS=gsk_demo_1,gsk_demo_2,gsk_demo_3 $(BIN)/gunicorn & app=$$!; \
+	wait $$app
 
 run: .venv/run  ## the service with your .env
 	$(BIN)/gunicorn
