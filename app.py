@@ -56,7 +56,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] = time.m
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
     if config.trusted_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.trusted_hops)  # type: ignore[method-assign]
-    pool = KeyPool(config.keys, config.key_cooldown, clock)
+    pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, clock)
     _announce(config)
     _guard_origins(app, config)
     app.extensions["promptlord"] = Service(config, pool, _limited(app, config, _upstream(config, pool).fetch))
@@ -106,6 +106,7 @@ def _upstream(config: Config, pool: KeyPool) -> Upstream:
         Transport(config.base_url, connections=config.threads),
         max_attempts=config.max_attempts,
         timeout=config.request_timeout,
+        max_wait=config.max_wait,
         at_once=max(1, config.threads - SPARE_THREADS),
     )
 

@@ -17,8 +17,9 @@ SYSTEM = (
     "no label, no quotes, no comment."
 )
 
-# Tokens of an answer: low reasoning effort takes some dozen, and an enhanced prompt is a few times a short one, hardly
-# longer than a long one.
+# Tokens, as Groq counts them: the template around the messages, and what an answer may take. Low reasoning effort takes
+# some dozen, and an enhanced prompt is a few times as long as a short one, hardly longer than a long one.
+TEMPLATE = 80
 LEAST_RESERVE = 300
 MOST_RESERVE = 4096
 MORE_ROOM = 4
@@ -71,14 +72,24 @@ class Enhancement:
     prompt: str
     models: Sequence[str]
     reserve: int
+    resized: bool = False
     path: str = "/openai/v1/chat/completions"
 
     @classmethod
     def of(cls, prompt: str, models: Sequence[str]) -> "Enhancement":
         return cls(prompt, models, min(LEAST_RESERVE + estimate(prompt), MOST_RESERVE))
 
-    def roomier(self) -> "Enhancement":
-        return replace(self, reserve=min(self.reserve * MORE_ROOM, MOST_RESERVE))
+    @property
+    def need(self) -> int:
+        return TEMPLATE + estimate(SYSTEM) + estimate(self.prompt) + self.reserve
+
+    def roomier(self) -> "Enhancement | None":
+        return None if self.resized else replace(self, reserve=self.reserve * MORE_ROOM, resized=True)
+
+    def smaller(self, excess: int | None) -> "Enhancement | None":
+        reserve = self.reserve - (self.reserve // 2 if excess is None else excess)
+        fits = reserve >= LEAST_RESERVE and not self.resized
+        return replace(self, reserve=reserve, resized=True) if fits else None
 
     def body(self, model: str) -> bytes:
         """The chat request. What never changes comes first, where Groq's prompt cache can find it."""

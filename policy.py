@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from lane import PERIODS, RPD, TPM, Allowance
+
 DAY = 86400.0  # no limit of Groq's is longer, so no cooldown is
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
 _DURATION = re.compile(f"(?:{_PART})+")
 _TRY_AGAIN = re.compile(r"try again in ([0-9.hmsuµn]+)", re.IGNORECASE)
-_ORGANIZATION = re.compile(r"\borg_[0-9A-Za-z]+")
+_ORGANIZATION = re.compile(r"\borg_\w+")
 _DIMENSION = re.compile(r"\bon ((?:(?:in|out)put |audio )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
+_REQUESTED = re.compile(r"Limit (\d{1,12}),.{0,40}? Requested (\d{1,12})\b")
 _MESSAGE_MAX = 2000  # characters; Groq's sentences have about 400
 
 
@@ -40,6 +43,8 @@ class Verdict:
     reason: str  # our words, safe to log and to send
     cooldown: float | None = None
     organization: str | None = field(default=None, repr=False)
+    dimension: str = ""  # which limit, in Groq's words: "tokens per minute"
+    excess: int | None = None  # tokens by which the request is too large
 
 
 class Unusable(Exception):
@@ -72,9 +77,13 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict | Non
     message, code = str(error.get("message", ""))[:_MESSAGE_MAX], _code(error)
     organization = match[0] if (match := _ORGANIZATION.search(message)) else None
     if status == 429:
-        return Verdict(Fault.LIMIT, _limit_reason(message), _cooldown(headers, message), organization)
+        dimension = match[1] if (match := _DIMENSION.search(message)) else ""
+        reason = f"Rate limit exceeded on {dimension}" if dimension else "Rate limit exceeded"
+        return Verdict(Fault.LIMIT, reason, _cooldown(headers, message), organization, dimension)
     if status == 413:  # its code says rate_limit_exceeded, yet waiting never helps
-        return Verdict(Fault.SIZE, "Request too large for the model's tokens per minute", None, organization)
+        excess = int(match[2]) - int(match[1]) if (match := _REQUESTED.search(message)) else 0
+        reason = "Request too large for the model's tokens per minute"
+        return Verdict(Fault.SIZE, reason, organization=organization, excess=excess if excess > 0 else None)
     if not 400 <= status < 500 or status == 498:
         return Verdict(Fault.GROQ, f"Groq answered {status}")
     for sign, (fault, reason) in _BY_CODE.items():
@@ -92,31 +101,40 @@ def unusable(error: Unusable) -> Verdict:
     return Verdict(Fault.GROQ, f"Unusable answer: {error}")
 
 
-def duration(text: str) -> float | None:
-    """Seconds of a duration as Go prints it (``1m26.4s``, ``540ms``); ``None`` if it is none, or not finite."""
-    if not _DURATION.fullmatch(text):
-        return None
-    return _sane(sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text)))
-
-
-def _sane(seconds: float) -> float | None:
-    """What the wire says, bounded: nothing negative, nothing infinite, nothing beyond a day."""
-    return min(seconds, DAY) if math.isfinite(seconds) and seconds > 0 else None
-
-
-def _cooldown(headers: Mapping[str, str], message: str) -> float | None:
-    try:
-        told = _sane(float(headers.get("retry-after", "")))
-    except ValueError:
-        told = None
-    if told is None and (match := _TRY_AGAIN.search(message)):
-        told = duration(match[1].rstrip("."))
+def allowances(headers: Mapping[str, str]) -> dict[str, Allowance]:
+    """What an answer's headers say of the lane's buckets; nothing of one that they do not describe plausibly."""
+    told = {}
+    for name, suffix in ((RPD, "requests"), (TPM, "tokens")):
+        limit, left = (_number(headers.get(f"x-ratelimit-{what}-{suffix}")) for what in ("limit", "remaining"))
+        full_in = duration(headers.get(f"x-ratelimit-reset-{suffix}", ""))
+        if limit and full_in is None and left is not None:
+            full_in = PERIODS[name] * (1 - left / limit)
+        if limit and full_in is not None:
+            told[name] = Allowance(limit, min(max(full_in, 0.0), PERIODS[name]))
     return told
 
 
-def _limit_reason(message: str) -> str:
-    match = _DIMENSION.search(message)
-    return f"Rate limit exceeded on {match[1]}" if match else "Rate limit exceeded"
+def duration(text: str) -> float | None:
+    """Seconds of a duration as Go prints it (``1m26.4s``, ``540ms``), a day at most; ``None`` if it is none."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return min(sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text)), DAY)
+
+
+def _number(text: str | None) -> float | None:
+    """A number from the wire, if it is one that makes sense: finite and not negative."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _cooldown(headers: Mapping[str, str], message: str) -> float | None:
+    told = _number(headers.get("retry-after"))
+    if not told and (match := _TRY_AGAIN.search(message)):
+        told = duration(match[1].rstrip("."))
+    return min(told, DAY) if told else None
 
 
 def _error(body: bytes) -> dict[str, Any]:

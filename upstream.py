@@ -3,15 +3,19 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import policy
-from keypool import KeyPool, NoKeyReady, Turn
+from keypool import Key, KeyPool, NoKeyReady, Turn
 from policy import CutOff, Fault, Unusable, Verdict
 from transport import Broken, Silence, Transport
 
 log = logging.getLogger("promptlord")
+
+SLICE = 0.5  # seconds; how often one that waits looks whether its slot has moved or its client has left
+LATE = 1.0  # seconds by which a slot may come later than the wait allows, once it was promised
 
 _TIME_IS_UP = "Groq did not answer in time"
 
@@ -29,13 +33,20 @@ class Call(Protocol[T_co]):
     def models(self) -> Sequence[str]:
         """In order of preference."""
 
+    @property
+    def need(self) -> int:
+        """Tokens that Groq will count: the prompt's, estimated with caution, and those reserved for the answer."""
+
     def body(self, model: str) -> bytes: ...
 
     def read(self, body: bytes) -> T_co:
         """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room."""
 
-    def roomier(self) -> "Call[T_co]":
-        """The same with more room for the answer."""
+    def roomier(self) -> "Call[T_co] | None":
+        """The same with more room for the answer; ``None`` if it has had more or less already."""
+
+    def smaller(self, excess: int | None) -> "Call[T_co] | None":
+        """The same, smaller by ``excess`` tokens (if known); ``None`` if that can't be."""
 
 
 class UpstreamError(Exception):
@@ -66,12 +77,28 @@ class OutOfTime(UpstreamError):
     """The request's whole time is used up."""
 
 
+class ClientGone(UpstreamError):
+    """Nobody waits for the response any more."""
+
+
 class Failed(Exception):
     """One attempt failed; ``verdict`` says whose fault it was."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
         self.verdict = verdict
+
+
+@dataclass
+class Errand(Generic[T]):
+    """One request on its way through its attempts."""
+
+    call: Call[T]
+    deadline: float  # for the whole of it
+    wait_until: float  # for booked turns
+    gone: Callable[[], bool]  # whether its client has left
+    last: Key | None = None
+    suspects: list[Turn] = field(default_factory=list)  # met what looks like Groq's own trouble
 
 
 class Upstream:
@@ -84,55 +111,95 @@ class Upstream:
         *,
         max_attempts: int,
         timeout: float,
+        max_wait: float,
         at_once: int,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``timeout``: seconds of a whole call. ``at_once``: calls under way, beyond which further ones are refused."""
+        """``timeout``: seconds of a whole call, ``max_wait``: of waiting for a slot. ``at_once``: calls under way.
+
+        At most half of those may be waiting, so that the others find a place who could be served at once.
+        """
         self._pool = pool
         self._transport = transport
         self._max_attempts = max_attempts
         self._timeout = timeout
+        self._max_wait = max_wait
         self._places = threading.BoundedSemaphore(at_once)
+        self._seats = threading.BoundedSemaphore(max(1, at_once // 2))
         self._clock = clock
+        self._sleep = sleep
         self._gone: set[str] = set()
 
-    def fetch(self, call: Call[T]) -> T:
+    def fetch(self, call: Call[T], gone: Callable[[], bool] = lambda: False) -> T:
         """Return what ``call`` reads from Groq's answer. Raises an ``UpstreamError``."""
         if not len(self._pool):
             raise NotConfigured("No Groq API key is configured")
         if not self._places.acquire(blocking=False):
             raise Exhausted("Too many requests are under way", ready_in=1.0)
         try:
-            return self._attempts(call, self._clock() + self._timeout)
+            now = self._clock()
+            deadline = now + self._timeout
+            return self._attempts(Errand(call, deadline, min(now + self._max_wait, deadline), gone))
         finally:
             self._places.release()
 
-    def _attempts(self, call: Call[T], deadline: float) -> T:
-        asked, turn, verdict = call, None, None  # type: Call[T], Turn | None, Verdict | None
-        suspects: list[Turn] = []  # met what looks like Groq's own trouble
+    def _attempts(self, errand: Errand[T]) -> T:
+        verdict = None
         for _ in range(self._max_attempts):
             try:
-                turn = self._pool.take(self._standing(asked.models), after=turn, without=suspects)
-            except NoKeyReady:
-                break
+                turn = self._take(errand)
+            except NoKeyReady as error:
+                raise _failure(verdict, error.ready_in) from error
             try:
-                answer = self._ask(asked, turn, deadline)
+                answer = self._ask(errand, turn)
             except CutOff:
-                verdict = policy.STILL_CUT_OFF
-                asked = asked.roomier()
+                verdict, smaller_or_larger = policy.STILL_CUT_OFF, errand.call.roomier()
             except Failed as failed:
-                verdict = failed.verdict
-                self._blame(turn, verdict, suspects)
-                if verdict.fault in (Fault.REQUEST, Fault.SIZE, Fault.NETWORK):
-                    break
+                verdict, smaller_or_larger = failed.verdict, self._blame(errand, turn, failed.verdict)
             else:
-                self._credit(turn, suspects)
+                self._credit(turn, errand.suspects)
                 return answer
-        raise self._failure(call, verdict)
+            if smaller_or_larger is None:
+                break
+            errand.call = smaller_or_larger
+        raise _failure(verdict, self._pool.ready_in(self._standing(errand.call.models), errand.call.need))
 
-    def _ask(self, call: Call[T], turn: Turn, deadline: float) -> T:
+    def _take(self, errand: Errand[T]) -> Turn:
+        """Take a turn and wait until it may start. Raises ``NoKeyReady`` or ``ClientGone``."""
+        while True:
+            turn = self._pool.take(
+                self._standing(errand.call.models),
+                errand.call.need,
+                after=errand.last,
+                without={(suspect.key, suspect.model) for suspect in errand.suspects},
+                patience=max(0.0, errand.wait_until - self._clock()),
+            )
+            errand.last = turn.key
+            if not turn.booked or self._wait(errand, turn):
+                return turn
+
+    def _wait(self, errand: Errand[T], turn: Turn) -> bool:
+        """Wait for a booked turn; false if its slot has moved out of reach, and the turn is given back."""
+        try:
+            if not self._seats.acquire(blocking=False):
+                raise NoKeyReady(self._pool.due_in(turn))
+            try:
+                while due := self._pool.due_in(turn):
+                    if errand.gone():
+                        raise ClientGone("The client has left")
+                    if self._clock() + due > errand.wait_until + LATE:
+                        return False
+                    self._sleep(min(due, SLICE))
+                return True
+            finally:
+                self._seats.release()
+        finally:
+            self._pool.leave(turn)
+
+    def _ask(self, errand: Errand[T], turn: Turn) -> T:
         """Make one attempt. Raises ``Failed``, ``CutOff`` or ``OutOfTime``."""
-        left = deadline - self._clock()
+        call, left = errand.call, errand.deadline - self._clock()
         if left <= 0:
             raise OutOfTime(_TIME_IS_UP)
         try:
@@ -140,8 +207,12 @@ class Upstream:
         except Silence as error:
             raise OutOfTime(_TIME_IS_UP) from error
         except Broken as error:
+            self._pool.refund(turn)
             raise Failed(policy.UNREACHABLE) from error
-        if verdict := policy.judge(status, headers, body):
+        verdict = policy.judge(status, headers, body)
+        self._learn(turn, headers, verdict.organization if verdict else None)
+        if verdict:
+            self._pool.refund(turn)
             raise Failed(verdict)
         try:
             return call.read(body)
@@ -150,29 +221,38 @@ class Upstream:
         except Unusable as error:
             raise Failed(policy.unusable(error)) from error
 
-    def _blame(self, turn: Turn, verdict: Verdict, suspects: list[Turn]) -> None:
+    def _learn(self, turn: Turn, headers: Mapping[str, str], organization: str | None) -> None:
+        if shared := self._pool.learn(turn, policy.allowances(headers), organization):
+            labels = ", ".join(key.label for key in shared.keys)
+            log.warning("⚠️  API Keys %s share organization %s: together they have one's capacity", labels, shared.name)
+
+    def _blame(self, errand: Errand[T], turn: Turn, verdict: Verdict) -> Call[T] | None:
+        """Let the right one pay for a failed attempt; return what to try next, ``None`` if nothing would help."""
         log.error("❌ Groq API Error (Key %s): %s", turn.key.label, verdict.reason)
         match verdict.fault:
             case Fault.LIMIT:
-                self._mark(turn, lane=True, seconds=verdict.cooldown)
-            case Fault.KEY:
-                self._mark(turn, lane=False, grows=True)
-            case Fault.KEY_FOR_MODEL:
-                self._mark(turn, lane=True, grows=True)
+                self._mark(turn, self._pool.limit(turn, verdict.cooldown, verdict.dimension))
+            case Fault.KEY | Fault.KEY_FOR_MODEL:
+                lane = verdict.fault is Fault.KEY_FOR_MODEL
+                self._mark(turn, self._pool.fail(turn, verdict.reason, lane=lane))
             case Fault.MODEL:
                 self._retire(turn.model, verdict)
             case Fault.GROQ:
-                suspects.append(turn)
+                errand.suspects.append(turn)
+            case Fault.SIZE:
+                return errand.call.smaller(verdict.excess)
+            case Fault.REQUEST | Fault.NETWORK:
+                return None
+        return errand.call
 
     def _credit(self, turn: Turn, suspects: list[Turn]) -> None:
         """The call succeeded, so those that failed it are to blame, and not Groq."""
         self._pool.succeed(turn)
         log.info("✅ Request successful with API Key %s", turn.key.label)
         for suspect in {suspect.key: suspect for suspect in suspects if suspect.key != turn.key}.values():
-            self._mark(suspect, lane=False)
+            self._mark(suspect, self._pool.fail(suspect, "failed where another key succeeded", grows=False))
 
-    def _mark(self, turn: Turn, *, lane: bool, seconds: float | None = None, grows: bool = False) -> None:
-        fails = self._pool.fail(turn, lane=lane, seconds=seconds, grows=grows)
+    def _mark(self, turn: Turn, fails: int) -> None:
         log.warning("⚠️  API Key %s marked as failed (fail count: %d)", turn.key.label, fails)
 
     def _retire(self, model: str, verdict: Verdict) -> None:
@@ -184,14 +264,16 @@ class Upstream:
         """The models not known to be gone; all of them when none is left, for one may be back."""
         return [model for model in models if model not in self._gone] or models
 
-    def _failure(self, call: Call[T], verdict: Verdict | None) -> UpstreamError:
-        if verdict is None:
-            return Exhausted("All API keys are cooling down", self._pool.ready_in(call.models))
-        match verdict.fault:
-            case Fault.LIMIT | Fault.KEY | Fault.KEY_FOR_MODEL:
-                return Exhausted(verdict.reason, self._pool.ready_in(call.models))
-            case Fault.SIZE:
-                return TooLarge(verdict.reason)
-            case Fault.MODEL:
-                return Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
-        return Unavailable(verdict.reason)
+
+def _failure(verdict: Verdict | None, ready_in: float) -> UpstreamError:
+    """What to tell the client, from the last attempt's verdict, if there was an attempt."""
+    if verdict is None:
+        return Exhausted("All API keys are busy or cooling down", ready_in)
+    match verdict.fault:
+        case Fault.LIMIT | Fault.KEY | Fault.KEY_FOR_MODEL:
+            return Exhausted(verdict.reason, ready_in)
+        case Fault.SIZE:
+            return TooLarge(verdict.reason)
+        case Fault.MODEL:
+            return Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
+    return Unavailable(verdict.reason)

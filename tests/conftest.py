@@ -49,7 +49,7 @@ def serve(sim: GroqSim, clock: Clock) -> Callable[..., FlaskClient]:
     """Start the service in this process, on the simulated Groq and the test's clock; settings by ``Config``'s names."""
 
     def start(**settings: object) -> FlaskClient:
-        settings = {"keys": tuple(KEYS), "base_url": sim.url, "client_limits": ""} | settings
+        settings = {"keys": tuple(KEYS), "base_url": sim.url, "client_limits": "", "max_wait": 0.0} | settings
         return create_app(Config(**settings), clock).test_client()
 
     return start

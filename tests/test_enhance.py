@@ -1,6 +1,7 @@
 """Prompts in, chat requests out; completions in, clean prompts out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -109,13 +110,24 @@ def test_the_reserve_grows_with_the_prompt_and_stays_within_a_minutes_tokens():
     assert 300 <= short < 400 < 1250 < long < 2500 < longest <= MOST_RESERVE
 
 
-def test_more_room_is_at_most_all_room_and_changes_nothing_else():
-    small = Enhancement.of("hello", [GPT_OSS])
-    large = Enhancement.of("字" * 5000, [GPT_OSS])
+def test_more_room_is_given_once_and_changes_nothing_else():
+    call = Enhancement.of("hello", [GPT_OSS])
+    roomier = call.roomier()
 
-    assert small.roomier().reserve == 4 * small.reserve
-    assert large.roomier() == large
-    assert small.roomier().prompt == small.prompt
+    assert roomier == replace(call, reserve=4 * call.reserve, resized=True)
+    assert roomier.need - call.need == 3 * call.reserve
+    assert roomier.roomier() is None
+
+
+@pytest.mark.parametrize(
+    ("excess", "reserve"), [(0, 2300), (1000, 1300), (2000, 300), (2001, None), (9000, None), (None, 1150)]
+)
+def test_a_reserve_shrinks_once_by_what_was_too_much_while_enough_is_left(excess, reserve):
+    call = Enhancement("hello", [GPT_OSS], 2300)
+    smaller = call.smaller(excess)
+
+    assert smaller == (reserve and replace(call, reserve=reserve, resized=True))
+    assert not smaller or smaller.smaller(1) is None
 
 
 @pytest.mark.parametrize(

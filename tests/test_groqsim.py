@@ -797,7 +797,10 @@ def test_stop_ends_every_wait_at_once(clock, fault):
         assert time.monotonic() - started < 0.5
         assert not read_all(busy).endswith(b"}")
         assert idle.recv(1) == b""
-    assert not [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(timeout=5)
+            assert not thread.is_alive()
 
 
 def test_a_refusing_simulator_accepts_again_on_the_same_port(sim, caller):

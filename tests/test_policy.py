@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from policy import Fault, Verdict, duration, judge
+from lane import RPD, TPM, Allowance
+from policy import Fault, Verdict, allowances, duration, judge
 
 ORG = "org_01k9v83k2bf1zr2nc2pzp9y3ad"
 KEY = "gsk_0123456789abcdefghijklmnopqrstuvwxyz"
@@ -45,24 +46,25 @@ def limited(message: str, retry_after: str | None = None, kind: str = "tokens") 
 def test_a_rate_limit_says_which_one_of_whom_and_for_how_long(kind, dimension, numbers, time, cooldown):
     verdict = limited(f"{LANE} on {dimension}: {numbers}. Please try again in {time}. {UPGRADE}", kind=kind)
 
-    reason = f"Rate limit exceeded on {dimension.rpartition(' (')[0]}"
-    assert verdict == Verdict(Fault.LIMIT, reason, pytest.approx(cooldown), ORG)
+    words = dimension.rpartition(" (")[0]
+    assert verdict == Verdict(Fault.LIMIT, f"Rate limit exceeded on {words}", pytest.approx(cooldown), ORG, words)
 
 
 @pytest.mark.parametrize(
-    ("message", "reason", "organization"),
+    ("message", "dimension", "organization"),
     [
-        (LANE.replace("`", "") + " on tokens per day (TPD): …", "Rate limit exceeded on tokens per day", ORG),
-        (LANE.split(" service")[0] + " on requests per day", "Rate limit exceeded on requests per day", ORG),
-        (LANE, "Rate limit exceeded", ORG),
-        ("Rate limit reached for model `openai/gpt-oss-20b`", "Rate limit exceeded", None),
-        ("", "Rate limit exceeded", None),
+        (LANE.replace("`", "") + " on tokens per day (TPD): …", "tokens per day", ORG),
+        (LANE.split(" service")[0] + " on requests per day", "requests per day", ORG),
+        (LANE, "", ORG),
+        ("Rate limit reached for model `openai/gpt-oss-20b`", "", None),
+        ("", "", None),
     ],
 )
-def test_parts_of_the_rate_limits_sentence_may_be_missing(message, reason, organization):
+def test_parts_of_the_rate_limits_sentence_may_be_missing(message, dimension, organization):
     verdict = limited(f"{message} Please try again in 2s. {UPGRADE}")
 
-    assert verdict == Verdict(Fault.LIMIT, reason, 2, organization)
+    reason = f"Rate limit exceeded on {dimension}" if dimension else "Rate limit exceeded"
+    assert verdict == Verdict(Fault.LIMIT, reason, 2, organization, dimension)
 
 
 @pytest.mark.parametrize("content", [b"", b"Too Many Requests", BAD_GATEWAY, b'{"error": "slow down"}'])
@@ -108,20 +110,18 @@ def test_retry_after_counts_where_it_makes_sense(retry_after, cooldown):
         ("15µs", 15e-6),
         ("800ns", 8e-7),
         ("26h", 86400),
-        ("0s", None),
+        ("0s", 0),
         ("2", None),
         ("-2s", None),
         ("2x", None),
         ("1..5s", None),
         ("", None),
-        ("9" * 400 + "s", None),
+        ("9" * 400 + "s", 86400),
     ],
 )
 def test_durations_are_gos(text, seconds):
-    expected = seconds and pytest.approx(seconds)
-
-    assert duration(text) == expected
-    assert limited(f"Please try again in {text}. {UPGRADE}").cooldown == expected
+    assert duration(text) == (seconds if seconds is None else pytest.approx(seconds))
+    assert limited(f"Please try again in {text}. {UPGRADE}").cooldown == (pytest.approx(seconds) if seconds else None)
 
 
 # Everything else
@@ -255,3 +255,48 @@ def test_any_answer_at_all_has_a_verdict_with_a_bounded_cooldown(status, content
 
     assert (verdict is None) == (200 <= status < 300)
     assert verdict is None or verdict.cooldown is None or 0 < verdict.cooldown <= 86400
+
+
+FULL = {
+    "x-ratelimit-limit-requests": "1000",
+    "x-ratelimit-remaining-requests": "999",
+    "x-ratelimit-reset-requests": "1m26.4s",
+    "x-ratelimit-limit-tokens": "8000",
+    "x-ratelimit-remaining-tokens": "3164",
+    "x-ratelimit-reset-tokens": "36.27s",
+}
+
+
+def test_headers_say_when_each_bucket_is_full_again():
+    assert allowances(FULL) == {RPD: Allowance(1000, 86.4), TPM: Allowance(8000, 36.27)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"reset": None}, Allowance(8000, pytest.approx(36.27))),
+        ({"reset": "-5s", "remaining": "8000"}, Allowance(8000, 0)),
+        ({"reset": "99h"}, Allowance(8000, 60)),
+        ({"reset": "0s"}, Allowance(8000, 0)),
+        ({"reset": "", "remaining": "9000"}, Allowance(8000, 0)),
+        ({"remaining": "nan"}, Allowance(8000, 36.27)),
+        ({"reset": None, "remaining": "-1"}, None),
+        ({"reset": None, "remaining": None}, None),
+        ({"limit": None}, None),
+        ({"limit": "0"}, None),
+        ({"limit": "-8000"}, None),
+        ({"limit": "inf"}, None),
+        ({"limit": "many"}, None),
+    ],
+)
+def test_headers_that_vanish_or_lie_are_bounded_or_ignored(changes, told):
+    headers = FULL | {f"x-ratelimit-{what}-tokens": text for what, text in changes.items()}
+
+    assert allowances({name: text for name, text in headers.items() if text is not None}).get(TPM) == told
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FULL)), st.text(max_size=12)))
+def test_no_header_breaks_anything(headers):
+    for allowance in allowances(headers).values():
+        assert allowance.limit > 0
+        assert 0 <= allowance.full_in <= 86400

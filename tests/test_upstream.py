@@ -1,0 +1,366 @@
+"""Attempts over real HTTP: which key is asked next, who pays, what the client is told, how long it takes."""
+
+import logging
+import threading
+
+import pytest
+from conftest import KEYS, Clock
+from groqsim import Fault, GroqSim, Limits
+
+import upstream
+from enhance import Enhancement
+from keypool import KeyPool
+from transport import Transport
+from upstream import Upstream
+
+MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+NUMBERS = {secret: number for number, secret in enumerate(KEYS, 1)}
+
+
+class Service:
+    """A pool and its upstream on the test's clock, on which waiting takes no time."""
+
+    def __init__(self, sim: GroqSim, clock: Clock, keys: int = 3, per_minute: int = 0, **settings: float) -> None:
+        limits = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0, "at_once": 60} | settings
+        self.sim = sim
+        self.pool = KeyPool(list(KEYS)[:keys], 60, per_minute, clock)
+        self.upstream = Upstream(self.pool, Transport(sim.url, 10), clock=clock, sleep=clock.advance, **limits)
+
+    def fetch(self, prompt: str = "a prompt", models: tuple[str, ...] = MODELS[:1], **kwargs: object) -> str:
+        return self.upstream.fetch(Enhancement.of(prompt, models), **kwargs)
+
+    def asked(self) -> list[int]:
+        """The keys of the calls that reached Groq since the last look."""
+        numbers = [NUMBERS[call.key] for call in self.sim.calls]
+        self.sim.forget()
+        return numbers
+
+    def failed(self) -> dict[int, int]:
+        return {entry["keyIndex"]: entry["failCount"] for entry in self.pool.health()["failedKeys"]}
+
+
+@pytest.fixture
+def service(sim: GroqSim, clock: Clock) -> Service:
+    return Service(sim, clock)
+
+
+def test_the_rotation_of_the_readme(service: Service, clock: Clock) -> None:
+    service.sim.order(Fault.named("rate_limit", retry_after=60), key="gsk_one")
+    asked = []
+    for _ in range(5):
+        service.fetch()
+        asked.append(service.asked())
+    assert asked == [[1, 2], [2], [3], [2], [3]]
+
+    clock.advance(60)
+    service.fetch()
+    assert service.asked() == [1]
+
+
+def test_a_fresh_start_begins_with_the_first_key(service: Service) -> None:
+    for _ in range(5):
+        service.fetch()
+
+    assert service.asked() == [1, 2, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "pays"),
+    [
+        (Fault.named("rate_limit", retry_after=2), True),
+        (Fault.named("organization_restricted"), True),
+        (Fault.named("blocked_api_access"), True),
+        (Fault.named("spend_limit_reached"), True),
+        (Fault.named("invalid_api_key"), True),
+        (Fault.named("model_permission_blocked_org"), True),
+        (Fault.named("capacity_exceeded"), True),
+        (Fault.named("over_capacity"), True),
+        (Fault.named("bad_gateway_html"), True),
+        (Fault.named("empty"), True),
+        (Fault.status(500), True),
+        (Fault.reset(), True),
+        (Fault.close(), True),
+        (Fault.truncate(), True),
+        (Fault.garbage(), True),
+    ],
+)
+def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: Fault, pays: bool) -> None:
+    service.sim.order(fault, key="gsk_one")
+
+    assert service.fetch()
+    assert service.asked() == [1, 2]
+    assert service.failed() == ({1: 1} if pays else {})
+
+
+@pytest.mark.parametrize(
+    "name", ["json_validate_failed", "context_length_exceeded", "access_denied", "cloudflare_1010"]
+)
+def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str) -> None:
+    service.sim.order(Fault.named(name), key="gsk_one")
+
+    with pytest.raises(upstream.Unavailable):
+        service.fetch()
+    assert service.asked() == [1]
+    assert service.failed() == {}
+
+
+@pytest.mark.parametrize("fault", [Fault.named("over_capacity"), Fault.reset(), Fault.garbage()])
+def test_groqs_own_trouble_never_empties_the_pool(service: Service, fault: Fault) -> None:
+    service.sim.order(fault, times=None)
+    for _ in range(4):
+        with pytest.raises(upstream.Unavailable):
+            service.fetch()
+    assert service.failed() == {}
+
+    service.sim.clear()
+    assert service.fetch()
+
+
+def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, per_minute=2)
+    sim.order(Fault.named("over_capacity"), times=None)
+    for _ in range(20):
+        with pytest.raises(upstream.Unavailable):
+            service.fetch()
+
+    sim.clear()
+    assert service.fetch()
+
+
+def test_groq_unreachable_is_said_and_nobody_pays(service: Service) -> None:
+    service.sim.refuse()
+    with pytest.raises(upstream.Unavailable, match="unreachable"):
+        service.fetch()
+    assert service.failed() == {}
+
+    service.sim.accept()
+    assert service.fetch()
+
+
+def test_at_most_three_attempts(service: Service) -> None:
+    service.sim.order(Fault.named("invalid_api_key"), times=None)
+
+    with pytest.raises(upstream.Exhausted) as error:
+        service.fetch()
+    assert service.asked() == [1, 2, 3]
+    assert error.value.ready_in == pytest.approx(60)
+
+    with pytest.raises(upstream.Exhausted):
+        service.fetch()
+    assert service.asked() == []  # a key that is cooling is never called
+
+
+def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1)
+    sim.order(Fault.named("over_capacity"), times=None)
+
+    with pytest.raises(upstream.Unavailable):
+        service.fetch()
+    assert service.asked() == [1]
+
+
+def test_silence_is_not_tried_again(sim: GroqSim) -> None:
+    pool = KeyPool(list(KEYS), 60)
+    service = Upstream(pool, Transport(sim.url, 10), max_attempts=3, timeout=0.3, max_wait=0, at_once=9)
+    sim.order(Fault.stall(5))
+
+    with pytest.raises(upstream.OutOfTime):
+        service.fetch(Enhancement.of("a prompt", MODELS))
+    assert len(sim.calls) == 1
+    assert pool.health()["failedKeys"] == []
+
+
+def test_a_connection_that_was_just_closed_costs_nobody_anything(service: Service) -> None:
+    service.sim.order(Fault.hangup(), key="gsk_one")
+    service.fetch()
+
+    service.fetch()
+
+    assert service.asked() == [1, 2]
+    assert service.failed() == {}
+
+
+def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
+    sim: GroqSim, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    sim.order(Fault.named("model_not_found"), model=MODELS[0], times=None)
+
+    for _ in range(3):
+        assert service.fetch(models=MODELS)
+
+    assert [call.model for call in sim.calls] == [MODELS[0], MODELS[1], MODELS[1], MODELS[1]]
+    assert len([record for record in caplog.records if "GROQ_MODELS" in record.message]) == 1
+    assert service.failed() == {}
+
+
+def test_when_every_model_is_gone_the_setting_is_named(service: Service) -> None:
+    service.sim.order(Fault.named("model_decommissioned"), times=None)
+
+    with pytest.raises(upstream.Unavailable, match="GROQ_MODELS"):
+        service.fetch(models=MODELS)
+
+
+@pytest.mark.parametrize("fault", [Fault.length("You are an"), Fault.content("")])
+def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Service, fault: Fault) -> None:
+    service.sim.order(fault)
+
+    assert service.fetch()
+    first, second = (call.max_completion_tokens for call in service.sim.calls)
+    assert second == 4 * first
+    assert service.failed() == {}
+
+
+def test_a_completion_cut_off_again_is_no_answer(service: Service) -> None:
+    service.sim.order(Fault.length("You are an"), times=None)
+
+    with pytest.raises(upstream.Unavailable, match="cut off"):
+        service.fetch()
+    assert len(service.asked()) == 2
+
+
+def test_a_request_too_large_is_sent_once_more_with_a_smaller_reserve(clock: Clock) -> None:
+    with GroqSim(KEYS, limits=Limits(tpm=2500)) as sim:
+        service = Service(sim, clock)
+
+        assert service.fetch("words of six letters " * 200)
+
+        assert [call.status for call in sim.calls] == [413, 200]
+        assert service.failed() == {}
+
+
+def test_one_that_can_not_fit_is_refused_with_a_clear_error(clock: Clock) -> None:
+    with GroqSim(KEYS, limits=Limits(tpm=500)) as sim:
+        service = Service(sim, clock)
+
+        with pytest.raises(upstream.TooLarge):
+            service.fetch("words of six letters " * 200)
+        assert [call.status for call in sim.calls] == [413]
+        assert service.failed() == {}
+
+
+def test_the_logs_lines_are_exact_and_give_nothing_away(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    service.sim.order(Fault.named("rate_limit", retry_after=2), key="gsk_one")
+    answer = service.fetch("my secret prompt")
+
+    assert [record.getMessage() for record in caplog.records if record.name == "promptlord"] == [
+        "❌ Groq API Error (Key #1): Rate limit exceeded on requests per minute",
+        "⚠️  API Key #1 marked as failed (fail count: 1)",
+        "✅ Request successful with API Key #2",
+    ]
+    for secret in (*KEYS, *KEYS.values(), "my secret prompt", answer):
+        assert secret not in caplog.text
+
+
+# Waiting
+
+
+def test_a_request_waits_for_its_slot_and_is_served(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
+    service.fetch()
+    before = clock.now
+
+    assert service.fetch()
+
+    assert clock.now - before == pytest.approx(60, abs=0.01)
+
+
+def test_one_that_would_wait_too_long_is_refused_at_once_with_the_truth(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=59)
+    service.fetch()
+    before = clock.now
+
+    with pytest.raises(upstream.Exhausted) as error:
+        service.fetch()
+    assert clock.now == before
+    assert error.value.ready_in == pytest.approx(60)
+
+    clock.advance(error.value.ready_in + 0.001)
+    assert service.fetch()
+
+
+def test_after_a_refusal_the_only_key_is_waited_for(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, max_wait=10)
+    sim.order(Fault.named("rate_limit", retry_after=2))
+
+    assert service.fetch()
+    assert service.asked() == [1, 1]
+
+
+def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
+    service.fetch()
+
+    with pytest.raises(upstream.ClientGone):
+        service.fetch(gone=lambda: True)
+
+    assert service.pool.ready_in(MODELS[:1]) == pytest.approx(60, abs=1)
+    assert len(service.asked()) == 1
+
+
+def test_one_whose_slot_moves_out_of_reach_is_told(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
+    service.fetch()
+    spoiler = service.pool.take(["other"])
+    spoiler.model = MODELS[0]
+    service.upstream._sleep = lambda seconds: (clock.advance(seconds), service.pool.limit(spoiler, 600))  # type: ignore
+
+    with pytest.raises(upstream.Exhausted) as error:
+        service.fetch()
+    assert error.value.ready_in == pytest.approx(600, abs=1)
+
+
+def test_the_second_model_is_used_before_anybody_waits(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
+
+    for _ in range(2):
+        service.fetch(models=MODELS)
+
+    assert [call.model for call in sim.calls] == list(MODELS)
+
+
+def occupied(service: Service, clock: Clock, count: int, hold: threading.Event) -> list[threading.Thread]:
+    """Have ``count`` requests wait for their slots until ``hold`` is set."""
+    waiting = threading.Semaphore(0)
+
+    def sleep(seconds: float) -> None:
+        waiting.release()
+        hold.wait()
+        clock.advance(seconds)
+
+    service.upstream._sleep = sleep  # type: ignore[assignment]
+    threads = [threading.Thread(target=service.fetch, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+        assert waiting.acquire(timeout=10)
+    return threads
+
+
+def test_those_who_wait_leave_room_for_those_who_could_be_served_at_once(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=600, at_once=4)
+    service.fetch()
+    hold = threading.Event()
+    threads = occupied(service, clock, 2, hold)
+
+    with pytest.raises(upstream.Exhausted) as error:
+        service.fetch()
+    assert error.value.ready_in == pytest.approx(180, abs=1)
+    assert service.fetch(models=MODELS[1:])
+
+    hold.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_more_than_the_threads_can_bear_are_refused_at_once(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=600, at_once=1)
+    service.fetch()
+    hold = threading.Event()
+    threads = occupied(service, clock, 1, hold)
+
+    with pytest.raises(upstream.Exhausted, match="Too many"):
+        service.fetch()
+
+    hold.set()
+    for thread in threads:
+        thread.join()
