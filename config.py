@@ -121,6 +121,7 @@ class Config:
     request_timeout: float = _setting("REQUEST_TIMEOUT_SECONDS", _number(float, 0.1, 3600), 25.0)
     allowed_origins: tuple[str, ...] = _setting("ALLOWED_ORIGINS", _origins, EXTENSIONS_AND_LOCALHOST)
     client_limits: str = _setting("CLIENT_LIMITS", _limits, "1 per 2 seconds;100 per minute", blank=True)
+    access_tokens: tuple[str, ...] = _setting("ACCESS_TOKENS", _split, (), secret=True)
     trusted_hops: int = _setting("TRUSTED_HOPS", _number(int, 0, 10), 0)
     redis_url: str | None = _setting("REDIS_URL", _redis, None, secret=True)
     port: int = _setting("PORT", _number(int, 0, 65535), 3000)

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from policy import CutOff, Unusable
+from policy import CutOff, Fault, Unusable
 
 LONGEST = 5000  # characters
 SHORTEST = 2
@@ -65,6 +66,10 @@ def estimate(text: str) -> int:
     return -(-plain // 3) + (len(text.encode()) - plain + 1) // 2
 
 
+class Readable(Protocol):
+    def read(self) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class Enhancement:
     """The call that turns ``prompt`` into a better one."""
@@ -73,7 +78,10 @@ class Enhancement:
     models: Sequence[str]
     reserve: int
     resized: bool = False
+    method: str = "POST"
     path: str = "/openai/v1/chat/completions"
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    tells: Collection[Fault] = ()
 
     @classmethod
     def of(cls, prompt: str, models: Sequence[str]) -> "Enhancement":
@@ -102,20 +110,24 @@ class Enhancement:
             request |= {"reasoning_effort": "low", "include_reasoning": False}
         return json.dumps(request, ensure_ascii=False).encode()
 
-    def read(self, body: bytes) -> str:
-        """Return the enhanced prompt, never empty. Raises ``CutOff`` or ``Unusable``."""
-        try:
-            choice = json.loads(body)["choices"][0]
-            text = choice["message"]["content"] or ""
-            finish = choice.get("finish_reason")
-        except (ValueError, RecursionError, LookupError, TypeError) as error:
-            raise Unusable("not a chat completion") from error
-        if not isinstance(text, str):
-            raise Unusable("its content is not text")
-        enhanced = clean(text)
-        if finish == "length" or not enhanced:
-            raise CutOff("cut off or empty")
-        return enhanced
+    def read(self, answer: Readable) -> str:
+        return completion(answer.read())
+
+
+def completion(body: bytes) -> str:
+    """Return the enhanced prompt of a chat completion, never empty. Raises ``CutOff`` or ``Unusable``."""
+    try:
+        choice = json.loads(body)["choices"][0]
+        text = choice["message"]["content"] or ""
+        finish = choice.get("finish_reason")
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise Unusable("not a chat completion") from error
+    if not isinstance(text, str):
+        raise Unusable("its content is not text")
+    enhanced = clean(text)
+    if finish == "length" or not enhanced:
+        raise CutOff("cut off or empty")
+    return enhanced
 
 
 def clean(text: str) -> str:

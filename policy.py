@@ -17,6 +17,7 @@ _PART = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
 _DURATION = re.compile(f"(?:{_PART})+")
 _TRY_AGAIN = re.compile(r"try again in ([0-9.hmsuµn]+)", re.IGNORECASE)
 _ORGANIZATION = re.compile(r"\borg_\w+")
+_ORGANIZATION_BYTES = re.compile(_ORGANIZATION.pattern.encode())
 _DIMENSION = re.compile(r"\bon ((?:(?:in|out)put |audio )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
 _REQUESTED = re.compile(r"Limit (\d{1,12}),.{0,40}? Requested (\d{1,12})\b")
 _MESSAGE_MAX = 2000  # characters; Groq's sentences have about 400
@@ -96,7 +97,7 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict | Non
     return Verdict(Fault.REQUEST, f"Request refused: {status} {code}".rstrip())
 
 
-def unusable(error: Unusable) -> Verdict:
+def unusable(error: Exception) -> Verdict:
     """What an answer means whose status was good and whose body was not."""
     return Verdict(Fault.GROQ, f"Unusable answer: {error}")
 
@@ -112,6 +113,11 @@ def allowances(headers: Mapping[str, str]) -> dict[str, Allowance]:
         if limit and full_in is not None:
             told[name] = Allowance(limit, min(max(full_in, 0.0), PERIODS[name]))
     return told
+
+
+def mask(body: bytes) -> bytes:
+    """The same without organization ids, which are the operator's to know."""
+    return _ORGANIZATION_BYTES.sub(b"org_***", body)
 
 
 def duration(text: str) -> float | None:

@@ -1,12 +1,17 @@
-"""The connections to Groq: kept alive, one TLS context, no cookies, and no answer slower than its deadline."""
+"""The connections to Groq: kept alive, one TLS context, no cookies, and no longer wait than there is patience."""
 
-import functools
 import http.client
 import io
+import os
+import select
 import socket
 import ssl
+import threading
 import time
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -17,14 +22,19 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 CONNECT_TIMEOUT = 5.0  # seconds; leaves time for another attempt
 ANSWER_MAX = 1 << 20  # bytes of a decoded answer; a completion has some kilobytes
+CHUNK_MAX = 1 << 16  # bytes passed on at once
 
 
 class Silence(Exception):
-    """Groq took the request and did not finish answering in time; sending it again might do the work twice."""
+    """Groq took the request and did not answer in time; sending it again might do the work twice."""
 
 
 class Broken(Exception):
     """No usable answer came over the wire; it is safe to try another key."""
+
+
+class ClientLeft(Exception):
+    """The client has hung up: nobody will read the answer."""
 
 
 class _NeverSent(Broken):
@@ -35,47 +45,83 @@ class _Closed(http.client.RemoteDisconnected):
     """The same, as http.client's callers know it."""
 
 
-class _TimedReader(io.RawIOBase):
-    """A socket's bytes until ``deadline``: a time-out of the socket's own starts anew with every byte that drips in."""
+class Client(Protocol):
+    """Whom the answer is for."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline = sock, deadline
+    def fileno(self) -> int: ...
+
+    def left(self) -> bool: ...
+
+
+@dataclass
+class Patience:
+    """How long to wait for an answer's bytes: ``until`` an instant, or if that is ``None`` for ``silence`` seconds."""
+
+    until: float | None
+    silence: float = 0.0
+    client: Client | None = None
+
+    def seconds(self) -> float:
+        return self.silence if self.until is None else self.until - time.monotonic()
+
+
+_sending = threading.local()  # the ``patience`` of the request that this thread sends, for the connection it comes upon
+
+
+class _PatientReader(io.RawIOBase):
+    """A socket's bytes while the patience lasts: a socket's own time-out starts anew with every byte that drips in."""
+
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+        self._sock, self._patience = sock, patience
         self._raw = sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer's time is used up")
-        self._sock.settimeout(left)
+        if not (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
+            self._wait()
+        self._sock.settimeout(max(self._patience.seconds(), 0.001))
         return self._raw.readinto(buffer)
+
+    def _wait(self) -> None:
+        """Return once there are bytes; raise ``TimeoutError`` or ``ClientLeft``."""
+        poll, client = select.poll(), self._patience.client
+        poll.register(self._sock, select.POLLIN)
+        if client:
+            poll.register(client.fileno(), select.POLLIN)
+        while ready := dict(poll.poll(max(self._patience.seconds(), 0.0) * 1000)):
+            if self._sock.fileno() in ready:
+                return
+            if client and client.left():
+                raise ClientLeft
+            if client:
+                poll.unregister(client.fileno())  # it sends its next request already
+        raise TimeoutError("no answer in time")
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, deadline: float, **kwargs: Any) -> None:
+class _PatientResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, **kwargs: Any) -> None:
         super().__init__(sock, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(_TimedReader(sock, deadline))
+        self.fp = io.BufferedReader(_PatientReader(sock, _sending.patience))
 
 
-class _Timed:
-    """Bounds a whole answer, headers included, by the read time-out, and knows a stale connection when it meets one."""
+class _Patient:
+    """Bounds a whole answer, headers included, and knows a stale connection when it meets one."""
 
     answered = 0
+    response_class = _PatientResponse
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self.answered = 0
 
     def getresponse(self) -> Any:
-        deadline = time.monotonic() + self.timeout  # type: ignore[attr-defined]
-        self.response_class = functools.partial(_TimedResponse, deadline=deadline)
         try:
             response = super().getresponse()  # type: ignore[misc]
         except (ConnectionError, http.client.BadStatusLine) as error:
@@ -86,11 +132,11 @@ class _Timed:
         return response
 
 
-class _Http(_Timed, HTTPConnection):  # type: ignore[misc]
+class _Http(_Patient, HTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _Https(_Timed, HTTPSConnection):  # type: ignore[misc]
+class _Https(_Patient, HTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -114,42 +160,107 @@ class _Adapter(HTTPAdapter):
         """Nothing to load: the context above verifies."""
 
 
+class Answer:
+    """What Groq answers, while it still comes in. Close it."""
+
+    def __init__(self, response: requests.Response, patience: Patience) -> None:
+        self.status, self.headers, self.patience = response.status_code, response.headers, patience
+        self._raw = response.raw
+        self._first = b""
+        self._body: bytes | None = None
+        self._closing = ExitStack()
+        self._closing.callback(self._let_go)
+
+    def read(self) -> bytes:
+        """The whole body, decoded. Raises ``Silence``, ``Broken`` or ``ClientLeft``."""
+        if self._body is None:
+            with _translated():
+                self._body = self._raw.read(ANSWER_MAX, decode_content=True)
+        return self._body
+
+    def begin(self) -> bool:
+        """Wait for the body's first bytes, after which only silence ends the patience; false if there are none.
+
+        Raises like ``read``.
+        """
+        self._first = self._next()
+        self.patience.until = None
+        return bool(self._first)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body's bytes as they come in, untouched. Raises like ``read``."""
+        chunk = self._first or self._next()
+        while chunk:
+            yield chunk
+            chunk = self._next()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        self._closing.callback(callback)
+
+    def close(self) -> None:
+        """Let go of the connection, which is kept if the body has been read to its end."""
+        self._closing.close()
+
+    def _let_go(self) -> None:
+        self._raw.close()
+        self._raw.release_conn()
+
+    def _next(self) -> bytes:
+        with _translated():
+            chunk: bytes = self._raw.read1(CHUNK_MAX, decode_content=False)
+        return chunk
+
+
 class Transport:
     """Sends requests to Groq over connections that it keeps. Safe to share between threads."""
 
     def __init__(self, base_url: str, connections: int) -> None:
         self._adapter = _Adapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "promptlord-backend"}
         # Prepared once and copied, past requests' Session: a third of the time, no .netrc and no cookie jar.
-        self._post = requests.Request("POST", base_url, headers=headers).prepare()
+        self._blank = requests.Request("GET", base_url, headers={"User-Agent": "promptlord-backend"}).prepare()
         self._base_url = base_url
 
-    def post(self, path: str, body: bytes, secret: str, seconds: float) -> tuple[int, Any, bytes]:
-        """Return status, headers and decoded body of the answer, all within ``seconds``.
+    def send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None, patience: Patience
+    ) -> Answer:
+        """Return the answer once its headers are here; a request that met a closed connection is sent once more.
 
-        Raises ``Silence`` or ``Broken``. A request that met a connection just closed is sent once more.
+        Raises ``Silence``, ``Broken`` or ``ClientLeft``.
         """
-        request = self._post.copy()
-        request.url = self._base_url + path
-        request.body = body
-        request.headers.update({"Content-Length": str(len(body)), "Authorization": f"Bearer {secret}"})
-        deadline = time.monotonic() + seconds
+        request = self._blank.copy()
+        request.method, request.url = method, self._base_url + path
+        request.body = body  # type: ignore[assignment]  # an open file is as good
+        request.headers.update(headers)
+        if body is not None:
+            request.headers["Content-Length"] = str(_length(body))
         try:
-            return self._send(request, deadline)
+            return self._send(request, patience)
         except _NeverSent:
-            return self._send(request, deadline)
+            return self._send(request, patience)
 
-    def _send(self, request: requests.PreparedRequest, deadline: float) -> tuple[int, Any, bytes]:
-        left = max(deadline - time.monotonic(), 0.001)
-        try:
-            answer = self._adapter.send(request, stream=True, timeout=(min(left, CONNECT_TIMEOUT), left))
-            with answer:
-                body = answer.raw.read(ANSWER_MAX, decode_content=True)
-        except (requests.ReadTimeout, ReadTimeoutError) as error:
-            raise Silence("no answer in time") from error
-        except (requests.RequestException, HTTPError) as error:
-            raise (_NeverSent if _was_closed(error) else Broken)(type(error).__name__) from error
-        return answer.status_code, answer.headers, body
+    def _send(self, request: requests.PreparedRequest, patience: Patience) -> Answer:
+        if hasattr(request.body, "seek"):
+            request.body.seek(0)  # type: ignore[union-attr]
+        _sending.patience = patience
+        left = max(patience.seconds(), 0.001)
+        with _translated():
+            response = self._adapter.send(request, stream=True, timeout=(min(left, CONNECT_TIMEOUT), left))
+        return Answer(response, patience)
+
+
+def _length(body: bytes | IO[bytes]) -> int:
+    return len(body) if isinstance(body, bytes) else body.seek(0, os.SEEK_END)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Say in our words what requests and urllib3 raise; raw reads raise what is no ``RequestException``."""
+    try:
+        yield
+    except (requests.ReadTimeout, ReadTimeoutError) as error:
+        raise Silence("no answer in time") from error
+    except (requests.RequestException, HTTPError) as error:
+        raise (_NeverSent if _was_closed(error) else Broken)("it broke off") from error
 
 
 def _was_closed(error: BaseException | None) -> bool:

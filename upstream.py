@@ -3,14 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import IO, Generic, Protocol, TypeVar
 
 import policy
 from keypool import Key, KeyPool, NoKeyReady, Turn
 from policy import CutOff, Fault, Unusable, Verdict
-from transport import Broken, Silence, Transport
+from transport import Answer, Broken, Client, ClientLeft, Patience, Silence, Transport
 
 log = logging.getLogger("promptlord")
 
@@ -18,6 +19,7 @@ SLICE = 0.5  # seconds; how often one that waits looks whether its slot has move
 LATE = 1.0  # seconds by which a slot may come later than the wait allows, once it was promised
 
 _TIME_IS_UP = "Groq did not answer in time"
+_GONE = "The client has left"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -27,7 +29,13 @@ class Call(Protocol[T_co]):
     """What is asked of Groq, whichever key and model serves it."""
 
     @property
+    def method(self) -> str: ...
+
+    @property
     def path(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     @property
     def models(self) -> Sequence[str]:
@@ -37,9 +45,13 @@ class Call(Protocol[T_co]):
     def need(self) -> int:
         """Tokens that Groq will count: the prompt's, estimated with caution, and those reserved for the answer."""
 
-    def body(self, model: str) -> bytes: ...
+    @property
+    def tells(self) -> Collection[Fault]:
+        """Whose faults are the caller's to know: such answers are read like good ones."""
 
-    def read(self, body: bytes) -> T_co:
+    def body(self, model: str) -> bytes | IO[bytes] | None: ...
+
+    def read(self, answer: Answer) -> T_co:
         """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room."""
 
     def roomier(self) -> "Call[T_co] | None":
@@ -96,7 +108,7 @@ class Errand(Generic[T]):
     call: Call[T]
     deadline: float  # for the whole of it
     wait_until: float  # for booked turns
-    gone: Callable[[], bool]  # whether its client has left
+    client: Client | None = None
     last: Key | None = None
     suspects: list[Turn] = field(default_factory=list)  # met what looks like Groq's own trouble
 
@@ -131,18 +143,28 @@ class Upstream:
         self._sleep = sleep
         self._gone: set[str] = set()
 
-    def fetch(self, call: Call[T], gone: Callable[[], bool] = lambda: False) -> T:
-        """Return what ``call`` reads from Groq's answer. Raises an ``UpstreamError``."""
+    def fetch(self, call: Call[T], client: Client | None = None) -> T:
+        """Return what ``call`` reads from Groq's answer; if that is the answer itself, close it.
+
+        Raises an ``UpstreamError``.
+        """
+        with self._place() as place:
+            now = self._clock()
+            wait_until = now + min(self._max_wait, self._timeout)
+            result = self._attempts(Errand(call, now + self._timeout, wait_until, client))
+            if isinstance(result, Answer):  # which is under way until it is closed
+                result.on_close(place.pop_all().close)
+            return result
+
+    @contextmanager
+    def _place(self) -> Iterator[ExitStack]:
         if not len(self._pool):
             raise NotConfigured("No Groq API key is configured")
         if not self._places.acquire(blocking=False):
             raise Exhausted("Too many requests are under way", ready_in=1.0)
-        try:
-            now = self._clock()
-            deadline = now + self._timeout
-            return self._attempts(Errand(call, deadline, min(now + self._max_wait, deadline), gone))
-        finally:
-            self._places.release()
+        with ExitStack() as place:
+            place.callback(self._places.release)
+            yield place
 
     def _attempts(self, errand: Errand[T]) -> T:
         verdict = None
@@ -152,17 +174,14 @@ class Upstream:
             except NoKeyReady as error:
                 raise _failure(verdict, error.ready_in) from error
             try:
-                answer = self._ask(errand, turn)
+                return self._ask(errand, turn)
             except CutOff:
-                verdict, smaller_or_larger = policy.STILL_CUT_OFF, errand.call.roomier()
+                verdict, next_call = policy.STILL_CUT_OFF, errand.call.roomier()
             except Failed as failed:
-                verdict, smaller_or_larger = failed.verdict, self._blame(errand, turn, failed.verdict)
-            else:
-                self._credit(turn, errand.suspects)
-                return answer
-            if smaller_or_larger is None:
+                verdict, next_call = failed.verdict, self._blame(errand, turn, failed.verdict)
+            if next_call is None:
                 break
-            errand.call = smaller_or_larger
+            errand.call = next_call
         raise _failure(verdict, self._pool.ready_in(self._standing(errand.call.models), errand.call.need))
 
     def _take(self, errand: Errand[T]) -> Turn:
@@ -186,8 +205,8 @@ class Upstream:
                 raise NoKeyReady(self._pool.due_in(turn))
             try:
                 while due := self._pool.due_in(turn):
-                    if errand.gone():
-                        raise ClientGone("The client has left")
+                    if errand.client and errand.client.left():
+                        raise ClientGone(_GONE)
                     if self._clock() + due > errand.wait_until + LATE:
                         return False
                     self._sleep(min(due, SLICE))
@@ -198,28 +217,47 @@ class Upstream:
             self._pool.leave(turn)
 
     def _ask(self, errand: Errand[T], turn: Turn) -> T:
-        """Make one attempt. Raises ``Failed``, ``CutOff`` or ``OutOfTime``."""
-        call, left = errand.call, errand.deadline - self._clock()
-        if left <= 0:
+        """Make one attempt. Raises ``Failed``, ``CutOff``, ``OutOfTime`` or ``ClientGone``."""
+        if self._clock() >= errand.deadline:
             raise OutOfTime(_TIME_IS_UP)
         try:
-            status, headers, body = self._transport.post(call.path, call.body(turn.model), turn.key.secret, left)
+            answer = self._send(errand, turn)
+            with ExitStack() as unread:
+                unread.callback(answer.close)
+                self._judge(errand, turn, answer)
+                result = errand.call.read(answer)
+                unread.pop_all()
         except Silence as error:
             raise OutOfTime(_TIME_IS_UP) from error
+        except ClientLeft as error:
+            raise ClientGone(_GONE) from error
+        except CutOff:
+            raise
+        except (Unusable, Broken) as error:
+            raise Failed(policy.unusable(error)) from error
+        if answer.status < 400:
+            self._credit(turn, errand.suspects)
+        return result
+
+    def _send(self, errand: Errand[T], turn: Turn) -> Answer:
+        call, left = errand.call, errand.deadline - self._clock()
+        headers = {**call.headers, "Authorization": f"Bearer {turn.key.secret}"}
+        patience = Patience(time.monotonic() + left, self._timeout, errand.client)
+        try:
+            return self._transport.send(call.method, call.path, headers, call.body(turn.model), patience)
         except Broken as error:
             self._pool.refund(turn)
             raise Failed(policy.UNREACHABLE) from error
-        verdict = policy.judge(status, headers, body)
-        self._learn(turn, headers, verdict.organization if verdict else None)
+
+    def _judge(self, errand: Errand[T], turn: Turn, answer: Answer) -> None:
+        """Learn what an answer tells. Raises ``Failed`` if it is neither good nor one that the caller wants to see."""
+        verdict = policy.judge(answer.status, answer.headers, b"" if answer.status < 300 else answer.read())
+        self._learn(turn, answer.headers, verdict.organization if verdict else None)
         if verdict:
             self._pool.refund(turn)
-            raise Failed(verdict)
-        try:
-            return call.read(body)
-        except CutOff:
-            raise
-        except Unusable as error:
-            raise Failed(policy.unusable(error)) from error
+            if verdict.fault not in errand.call.tells:
+                raise Failed(verdict)
+            log.error("❌ Groq API Error (Key %s): %s", turn.key.label, verdict.reason)
 
     def _learn(self, turn: Turn, headers: Mapping[str, str], organization: str | None) -> None:
         if shared := self._pool.learn(turn, policy.allowances(headers), organization):

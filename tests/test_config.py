@@ -22,6 +22,7 @@ DEFAULTS = {
     "REQUEST_TIMEOUT_SECONDS": 25,
     "ALLOWED_ORIGINS": EXTENSIONS_AND_LOCALHOST,
     "CLIENT_LIMITS": "1 per 2 seconds;100 per minute",
+    "ACCESS_TOKENS": (),
     "TRUSTED_HOPS": 0,
     "REDIS_URL": None,
     "PORT": 3000,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enhance import MOST_RESERVE, SYSTEM, Enhancement, PromptError, checked, clean, estimate
+from enhance import MOST_RESERVE, SYSTEM, Enhancement, PromptError, checked, clean, completion, estimate
 from policy import CutOff, Unusable
 
 GPT_OSS = "openai/gpt-oss-20b"
@@ -19,7 +19,7 @@ def request(prompt: str, model: str = GPT_OSS) -> dict[str, object]:
 
 def read(content: object, finish: str = "stop") -> str:
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
-    return Enhancement.of("hello", [GPT_OSS]).read(json.dumps({"choices": [choice]}).encode())
+    return completion(json.dumps({"choices": [choice]}).encode())
 
 
 # What may be sent
@@ -203,7 +203,7 @@ def test_content_that_is_no_text_is_unusable(content):
 )
 def test_what_is_no_completion_is_unusable(body):
     with pytest.raises(Unusable, match="not a chat completion"):
-        Enhancement.of("hello", [GPT_OSS]).read(body)
+        completion(body)
 
 
 def test_a_completion_is_read_and_cleaned():

@@ -17,6 +17,16 @@ MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 NUMBERS = {secret: number for number, secret in enumerate(KEYS, 1)}
 
 
+class Leaver:
+    """A client that has hung up."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def left(self) -> bool:
+        return True
+
+
 class Service:
     """A pool and its upstream on the test's clock, on which waiting takes no time."""
 
@@ -292,7 +302,7 @@ def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock)
     service.fetch()
 
     with pytest.raises(upstream.ClientGone):
-        service.fetch(gone=lambda: True)
+        service.fetch(client=Leaver())
 
     assert service.pool.ready_in(MODELS[:1]) == pytest.approx(60, abs=1)
     assert len(service.asked()) == 1

@@ -1,0 +1,132 @@
+"""Who may call: which web pages, how often, and whether the caller is still there."""
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any, ParamSpec, TypeVar
+
+from flask import Flask, Response, request
+from flask_cors import CORS
+from flask_limiter import Limiter, RateLimitExceeded
+from limits import parse_many
+from werkzeug.exceptions import Forbidden
+
+from config import Config
+
+REDIS_TIMEOUT = 0.5  # seconds; then clients are counted in memory
+OPEN_PATHS = {"/health"}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TooOften(Exception):
+    """The client may call again in ``wait`` seconds; ``used_up``: not its shortest limit, but a longer one."""
+
+    def __init__(self, wait: float, *, used_up: bool) -> None:
+        super().__init__("used up" if used_up else "too fast")
+        self.wait, self.used_up = wait, used_up
+
+
+class Caller:
+    """The client's connection, to notice that it has hung up."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def left(self) -> bool:
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False  # it waits
+        except OSError:
+            return True
+
+
+def caller() -> Caller | None:
+    """Who sent this request, where the server tells: gunicorn and ``flask run`` do."""
+    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    return Caller(connection) if connection else None
+
+
+def guard_origins(app: Flask, config: Config) -> None:
+    """Let only allowed web pages in. Flask-Cors answers preflights, yet leaves refusing to us."""
+    allowed = re.compile(rf"(?:{'|'.join(map(_wildcards, config.allowed_origins))})\Z", re.IGNORECASE | re.ASCII)
+    CORS(
+        app,
+        origins=[allowed],
+        methods=["GET", "POST"],
+        expose_headers=["Retry-After"],
+        max_age=86400,
+        vary_header=False,
+    )
+
+    @app.before_request
+    def refuse() -> None:
+        origin = request.headers.get("Origin")
+        if origin is not None and request.path not in OPEN_PATHS and not allowed.match(origin):
+            raise Forbidden("This web page's origin is not allowed: add it to ALLOWED_ORIGINS")
+
+    @app.after_request
+    def vary(response: Response) -> Response:
+        response.vary.add("Origin")  # Flask-Cors says so only where it allows one
+        return response
+
+
+def _wildcards(origin: str) -> str:
+    """A regular expression for ``origin``, whose ``*`` is any origin, any port, or anything within a host's name."""
+    if origin == "*":
+        return ".*"
+    return re.escape(origin).replace(r":\*", r":\d+").replace(r"\*", r"[\w.-]+")
+
+
+def limited(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, for each client as often as its limits allow. Raises ``TooOften``."""
+    if not config.client_limits:
+        return function
+    limiter = Limiter(
+        _address,
+        app=app,
+        storage_uri=config.redis_url or "memory://",
+        storage_options=_redis_options(config.redis_url),
+        in_memory_fallback_enabled=bool(config.redis_url),
+        key_prefix="promptlord",
+    )
+    counted = limiter.limit(config.client_limits)(function)
+    shortest = min(limit.get_expiry() for limit in parse_many(config.client_limits))
+
+    def count(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return counted(*args, **kwargs)
+        except RateLimitExceeded as error:
+            wait = limiter.current_limit.window[0] - time.time() if limiter.current_limit else 1.0
+            wait += 0.5 if config.redis_url else 0.0  # Redis rounds to whole seconds, down too
+            raise TooOften(wait, used_up=error.limit.limit.get_expiry() > shortest) from error
+
+    return count
+
+
+def _redis_options(url: str | None) -> dict[str, Any]:
+    if not url:
+        return {}
+    # Without these, a Redis that falls silent would hold every request for ever.
+    options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
+    # Heroku's Redis shows a certificate of its own.
+    return options | ({"ssl_cert_reqs": "none"} if url.startswith("rediss") else {})
+
+
+def _address() -> str:
+    """The client's address; of IPv6 the network that one customer is given, within which addresses are free."""
+    told = request.remote_addr or "unknown"
+    try:
+        address = ip_address(told)
+    except ValueError:
+        return told
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return told

@@ -1,0 +1,231 @@
+"""The pool as an OpenAI-compatible endpoint: bytes pass through both ways, with another key in between."""
+
+import errno
+import hmac
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from shutil import copyfileobj
+from typing import IO, Any
+from urllib.parse import quote
+
+from flask import Blueprint, Response, current_app, request
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Unauthorized
+from werkzeug.formparser import FormDataParser
+
+from enhance import estimate
+from guards import caller
+from policy import Fault, Unusable, mask
+from transport import Answer, Broken, ClientLeft, Silence
+
+PREFIXES = ("/v1", "/openai/v1")
+UPLOAD_MAX = 25 * 1024 * 1024 + 64 * 1024  # bytes: Whisper's 25 MB, and the form around them
+IN_MEMORY = 1024 * 1024  # bytes of an upload; what is beyond waits on disk, for it may have to be sent again
+
+METHODS = {
+    "chat/completions": "POST",
+    "responses": "POST",
+    "embeddings": "POST",
+    "audio/transcriptions": "POST",
+    "audio/translations": "POST",
+    "audio/speech": "POST",
+    "models": "GET",
+}
+RESERVES = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+STATEFUL = ("files", "batches", "fine_tuning")
+CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
+
+routes = Blueprint("v1", __name__)
+
+
+@dataclass(frozen=True)
+class PassThrough:
+    """A client's request, as it is, for whichever key is next. Its answer is the client's too: close it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    models: Sequence[str]
+    need: int
+    payload: bytes | IO[bytes] | None
+    tells: Collection[Fault] = field(default=frozenset({Fault.REQUEST, Fault.SIZE, Fault.MODEL}))
+
+    def body(self, model: str) -> bytes | IO[bytes] | None:
+        return self.payload
+
+    def read(self, answer: Answer) -> Answer:
+        """Return the answer once its first bytes are here, until when another key could still be tried."""
+        if answer.status < 400 and not answer.begin():
+            raise Unusable("empty")
+        return answer
+
+    def roomier(self) -> None:
+        return None
+
+    def smaller(self, excess: int | None) -> None:
+        return None
+
+
+CODES = {
+    400: "bad_request",
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    503: "no_key_ready",
+    504: "timeout",
+}
+
+
+def error(status: int, message: str) -> dict[str, str]:
+    """An error as OpenAI's clients know it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"message": message, "type": kind, "code": CODES.get(status, "upstream_error")}
+
+
+@routes.before_request
+def admit() -> None:
+    """Let in who has a token. Preflights carry none."""
+    request.max_content_length = UPLOAD_MAX
+    tokens: tuple[str, ...] = current_app.extensions["promptlord"].config.access_tokens
+    if request.method == "OPTIONS":
+        return
+    if not tokens:
+        raise Forbidden(CLOSED)
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip().encode()
+    # All are compared, each in constant time: neither how much of one is right shows, nor which.
+    if not sum(hmac.compare_digest(given, token.encode()) for token in tokens):
+        wrong = "Wrong or missing access token: send one of ACCESS_TOKENS as Authorization: Bearer"
+        raise Unauthorized(wrong, www_authenticate=WWWAuthenticate("bearer"))
+
+
+@routes.route("/<path:path>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+def forward(path: str) -> Response:
+    _check(path)
+    service = current_app.extensions["promptlord"]
+    with _payload() as (payload, model, need):
+        call = PassThrough(request.method, _upstream_path(path), _headers_up(), [model], need, payload)
+        answer: Answer = service.upstream.fetch(call, caller())
+    return _response(answer)
+
+
+def _check(path: str) -> None:
+    method = "GET" if path.startswith("models/") else METHODS.get(path)
+    if path.split("/")[0] in STATEFUL:
+        raise NotFound("What is stored under this path belongs to one organization, and the next key may be another's")
+    if method is None:
+        raise NotFound(f"Only these are passed on: {', '.join(METHODS)}")
+    if request.method != method:
+        raise MethodNotAllowed([method])
+
+
+def _upstream_path(path: str) -> str:
+    query = request.query_string.decode("latin-1")
+    return f"/openai/v1/{quote(path)}" + (f"?{query}" if query else "")
+
+
+def _headers_up() -> dict[str, str]:
+    """Of the client's headers only what Groq needs; of encodings only what we could read an error in."""
+    encoding = "gzip" if request.accept_encodings["gzip"] else "identity"
+    headers = {name: request.headers[name] for name in ("Content-Type", "Accept") if name in request.headers}
+    return {**headers, "Accept-Encoding": encoding}
+
+
+@contextmanager
+def _payload() -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
+    """The request's body as it came, the model it names and the tokens that it needs."""
+    if request.method == "GET":
+        yield None, "", 0
+    elif request.mimetype == "multipart/form-data":
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
+            copyfileobj(request.stream, file)
+            yield file, _form_field(file, "model"), 0
+    else:
+        body = request.get_data(cache=False)
+        data = json_object(body)
+        reserve = next((data[name] for name in RESERVES if isinstance(data.get(name), int)), 0)
+        yield body, str(data.get("model", "")), _tokens(data) + reserve
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise BadRequest("Request body must be a JSON object")
+    return data
+
+
+def _tokens(value: object) -> int:
+    """An estimate for all text in it, however deep; not for pictures and sounds, which stand in it as data URLs."""
+    if isinstance(value, str):
+        return 0 if value.startswith("data:") else estimate(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_tokens, parts))
+
+
+class _Nowhere(io.RawIOBase):
+    """Where the files of a form go that is read for a field only."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return 0
+
+
+def _form_field(file: IO[bytes], name: str) -> str:
+    file.seek(0)
+    parser = FormDataParser(stream_factory=lambda *_: _Nowhere(), silent=True)  # type: ignore[arg-type]
+    _, form, _ = parser.parse(file, request.mimetype, None, dict(request.mimetype_params))
+    return form.get(name, "")
+
+
+def _response(answer: Answer) -> Response:
+    """What the client gets: of Groq's headers only what it needs, and bytes as they come."""
+    names = ["Content-Type", "X-Request-Id"]
+    if answer.status >= 400:
+        body: Any = mask(answer.read())
+        answer.close()
+    else:
+        names += ["Content-Encoding", "Content-Length"]
+        streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
+        body = _events(answer) if streams and "Content-Encoding" not in answer.headers else _bytes(answer)
+    response = Response(body, answer.status, direct_passthrough=True)
+    response.call_on_close(answer.close)  # a generator that never starts runs no finally
+    for name in names:
+        if name in answer.headers:
+            response.headers[name] = answer.headers[name]
+    return response
+
+
+def _bytes(answer: Answer) -> Iterator[bytes]:
+    try:
+        yield from answer.chunks()
+    except (Broken, Silence, ClientLeft) as error:
+        # gunicorn cuts the connection, so that the client sees what it has is not all; other errors it would log.
+        raise ConnectionResetError(errno.ECONNRESET, "the answer broke off") from error
+
+
+def _events(answer: Answer) -> Iterator[bytes]:
+    """A stream's events, each whole, so that one cut in two is not taken for bad JSON but for what it is."""
+    rest = b""
+    try:
+        for chunk in answer.chunks():
+            *events, rest = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", rest + chunk)
+            if events:
+                yield b"".join(mask(event) if b'"error"' in event else event for event in events)
+        yield rest
+    except (Broken, Silence):
+        told = {"error": error(502, "The stream from Groq broke off")}
+        yield f"event: error\ndata: {json.dumps(told)}\n\n".encode()
+    except ClientLeft as left:
+        raise ConnectionResetError(errno.ECONNRESET, "the client has left") from left
