@@ -16,7 +16,7 @@ demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
 	echo "  curl http://localhost:3000/enhance -H 'Content-Type: application/json' -d '{\"prompt\": \"write a poem about rain\"}'"; \
 	echo "  curl http://localhost:3000/health"; echo; \
 	echo "Have Groq refuse key #1 once, then enhance three times and look at /health again:"; echo; \
-	echo "  curl $(SIM)/sim/faults -d '{\"name\": \"rate_limit\", \"key\": \"gsk_demo_1\"}'"; echo; \
+	echo "  curl $(SIM)/sim/faults -d '{\"name\": \"rate_limit\", \"key\": \"gsk_demo_1\", \"retry_after\": 30}'"; echo; \
 	PYTHON_DOTENV_DISABLED=1 PORT=3000 GROQ_BASE_URL=$(SIM) GROQ_API_KEYS=gsk_demo_1,gsk_demo_2,gsk_demo_3 $(BIN)/gunicorn & app=$$!; \
 	wait $$app
 
