@@ -1,5 +1,6 @@
 """The service: who calls, what they may send, what they get back."""
 
+import functools
 import logging
 import math
 import sys
@@ -18,6 +19,7 @@ from config import Config, ConfigError
 from enhance import Enhancement, PromptError, checked
 from guards import TooOften, caller, guard_origins, limited
 from keypool import KeyPool
+from sharing import SharedLock
 from transport import Client, Transport
 from upstream import Upstream, UpstreamError
 
@@ -40,7 +42,7 @@ class Service:
     enhance: Callable[[Enhancement, Client | None], str]
 
 
-def create_app(config: Config | None = None, clock: Callable[[], float] = time.monotonic) -> Flask:
+def create_app(config: Config | None = None, clock: Callable[[], float] | None = None) -> Flask:
     """Wire the service; ``clock`` is the pool's, in seconds. A malformed setting ends the process with one line."""
     if config is None:
         try:
@@ -52,7 +54,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] = time.m
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
     if config.trusted_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.trusted_hops)  # type: ignore[method-assign]
-    pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, clock)
+    pool = _pool(config, clock)
     groq = _upstream(config, pool)
     _announce(config)
     guard_origins(app, config)
@@ -92,6 +94,15 @@ def _json_object() -> dict[str, Any]:
     if not request.is_json:
         raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
     return v1.json_object(request.get_data())
+
+
+def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:
+    """The pool, in memory or shared; what is shared is told in the time of the wall clock, which machines agree on."""
+    url = config.redis_url
+    share = functools.partial(SharedLock, url=url, **config.redis_options) if url else None
+    return KeyPool(
+        config.keys, config.key_cooldown, config.per_minute, clock or (time.time if url else time.monotonic), share
+    )
 
 
 def _upstream(config: Config, pool: KeyPool) -> Upstream:

@@ -23,6 +23,9 @@ EXTENSIONS_AND_LOCALHOST = (
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets
 
 
+REDIS_TIMEOUT = 0.5  # seconds; then each process goes on alone
+
+
 class ConfigError(ValueError):
     """A setting is malformed. The message is one line that names it; show it and stop."""
 
@@ -128,6 +131,13 @@ class Config:
     threads: int = _setting("THREADS", _number(int, 2, 1000), 64)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
     repeated_keys: int = 0
+
+    @property
+    def redis_options(self) -> dict[str, Any]:
+        """How to connect to Redis. Without time-outs, one that falls silent would hold every request for ever."""
+        options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
+        # Heroku's Redis shows a certificate of its own.
+        return options | ({"ssl_cert_reqs": "none"} if (self.redis_url or "").startswith("rediss") else {})
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from flask import Flask, Response, request
 from flask_cors import CORS
@@ -15,7 +15,6 @@ from werkzeug.exceptions import Forbidden
 
 from config import Config
 
-REDIS_TIMEOUT = 0.5  # seconds; then clients are counted in memory
 OPEN_PATHS = {"/health"}
 
 P = ParamSpec("P")
@@ -93,7 +92,7 @@ def limited(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P,
         _address,
         app=app,
         storage_uri=config.redis_url or "memory://",
-        storage_options=_redis_options(config.redis_url),
+        storage_options=config.redis_options if config.redis_url else {},
         in_memory_fallback_enabled=bool(config.redis_url),
         key_prefix="promptlord",
     )
@@ -109,15 +108,6 @@ def limited(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P,
             raise TooOften(wait, used_up=error.limit.limit.get_expiry() > shortest) from error
 
     return count
-
-
-def _redis_options(url: str | None) -> dict[str, Any]:
-    if not url:
-        return {}
-    # Without these, a Redis that falls silent would hold every request for ever.
-    options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
-    # Heroku's Redis shows a certificate of its own.
-    return options | ({"ssl_cert_reqs": "none"} if url.startswith("rediss") else {})
 
 
 def _address() -> str:

@@ -1,13 +1,16 @@
 """Whose turn it is, who is cooling, how much is left: plain state, a lock and a clock."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 
 from lane import RPM, Allowance, Booking, Bucket, Cooling, Lane
 
 LONGEST_COOLDOWN = 3600.0  # seconds; where doubling ends
+GRACE = 5.0  # seconds after which a booking that never came counts as left: its machine may have died
 MANY_LANES = 1000  # beyond which idle ones are forgotten: the models' names are the clients' to choose
 
 
@@ -21,6 +24,11 @@ class Key:
     @property
     def label(self) -> str:
         return f"#{self.number}"
+
+    @property
+    def id(self) -> str:
+        """What the key is called in a state that machines share, whatever its place in their lists."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -43,6 +51,51 @@ class Shared:
     keys: Sequence[Key]
 
 
+@dataclass
+class Standing:
+    """What is known of a key. ``owner``: its organization, its own id until that is known."""
+
+    owner: str
+    fails: int = 0  # since its last success
+    requests: int = 0  # since the start
+    failures: int = 0  # since the start
+    cooling: Cooling = field(default_factory=Cooling)
+
+
+@dataclass
+class State:
+    """All that a pool remembers: plain data, so that it can be shared. Instants are the clock's."""
+
+    started_at: float
+    turn: int = 0
+    bookings: int = 0
+    names: dict[str, str] = field(default_factory=dict)  # of organizations, where their ids must not be shown
+    keys: dict[str, Standing] = field(default_factory=dict)  # by id
+    lanes: dict[tuple[str, str], Lane] = field(default_factory=dict)  # by owner and model
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """A key as it is shown. ``owner``: the name of its organization (``A``), its own label until that is known."""
+
+    label: str
+    owner: str
+    requests: int  # sent to Groq since the start
+    failures: int
+    cooling: Cooling
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The pool at the instant ``now``, ``uptime`` seconds after its start; lanes are by owner and model."""
+
+    now: float
+    uptime: float
+    per_minute: int
+    keys: Sequence[KeyState]
+    lanes: Mapping[tuple[str, str], Lane]
+
+
 class NoKeyReady(Exception):
     """No key may be called now, nor soon enough; one will be in ``ready_in`` seconds."""
 
@@ -60,20 +113,26 @@ class KeyPool:
         cooldown: float = 60.0,
         per_minute: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        share: "Callable[[KeyPool], AbstractContextManager[object]] | None" = None,
     ) -> None:
-        """``cooldown``: seconds a failed key rests where Groq names no time; ``per_minute``: requests a lane admits."""
+        """``cooldown``: seconds a failed key rests where Groq names no time; ``per_minute``: requests a lane admits.
+
+        ``share``: makes a lock for this pool that also brings its ``state`` up to date; else it is this process's own.
+        """
         self._keys = tuple(Key(number, secret) for number, secret in enumerate(secrets, 1))
         self._cooldown = cooldown
         self._per_minute = per_minute
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._turn = 0
-        self._bookings = 0
-        self._fails = dict.fromkeys(self._keys, 0)
-        self._cooling = {key: Cooling() for key in self._keys}
-        self._owners = {key: key.label for key in self._keys}  # its organization, once that is known
-        self._names: dict[str, str] = {}  # what an organization is called where its id must not be shown
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self.clock = clock
+        self._ids = {key: key.id for key in self._keys}
+        self.state = State(clock())
+        self.adopt(self.state)
+        self._lock = share(self) if share else threading.Lock()
+
+    def adopt(self, state: State) -> None:
+        """Go on with this state, whoever wrote it; the keys it does not know are new."""
+        for key_id in self._ids.values():
+            state.keys.setdefault(key_id, Standing(owner=key_id))
+        self.state = state
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -94,7 +153,7 @@ class KeyPool:
         A booked turn must be waited for (``due_in``) or left (``leave``). Raises ``NoKeyReady``.
         """
         with self._lock:
-            now = self._clock()
+            now = self.clock()
             earliest: tuple[float, Turn] | None = None
             for key, model in self._candidates(models, after, without):
                 ready_at = self._ready_at(key, model, need)
@@ -108,11 +167,11 @@ class KeyPool:
             if ready_at - now > patience:
                 raise NoKeyReady(ready_at - now)
             if after is None:
-                self._turn = turn.key.number
+                self.state.turn = turn.key.number
             if ready_at <= now:
                 self._start(turn, now)
             else:
-                self._book(turn)
+                self._book(turn, now + patience + GRACE)
             return turn
 
     def due_in(self, turn: Turn) -> float:
@@ -120,8 +179,10 @@ class KeyPool:
         with self._lock:
             if not turn.booked:
                 return 0.0
-            now = self._clock()
+            now = self.clock()
             lane = self._lane(turn.key, turn.model)
+            if turn.booked not in lane.queue:  # forgotten, as by a Redis that was emptied
+                lane.queue.append(turn.booked)
             place = lane.queue.index(turn.booked)
             ready_at = self._ready_at(turn.key, turn.model, turn.need, place)
             if ready_at > now:
@@ -133,9 +194,10 @@ class KeyPool:
     def leave(self, turn: Turn) -> None:
         """Give up a turn that is still booked; those behind it move up."""
         with self._lock:
-            if turn.booked:
-                self._lane(turn.key, turn.model).queue.remove(turn.booked)
-                turn.booked = None
+            queue = self._lane(turn.key, turn.model).queue
+            if turn.booked in queue:
+                queue.remove(turn.booked)
+            turn.booked = None
 
     def learn(self, turn: Turn, told: Mapping[str, Allowance], organization: str | None = None) -> "Shared | None":
         """Believe what an answer says of the lane's buckets, and whose the key is.
@@ -145,20 +207,19 @@ class KeyPool:
         with self._lock:
             shared = self._join(turn.key, organization) if organization else None
             lane = self._lane(turn.key, turn.model)
-            lane.learn(told, turn.sent if self._owners[turn.key] == turn.owner else None, self._clock())
+            lane.learn(told, turn.sent if self._key(turn.key).owner == turn.owner else None, self.clock())
             return shared
 
     def succeed(self, turn: Turn) -> None:
         """The key has proved itself: nothing counts against it any more, but a cooldown that runs goes on."""
         with self._lock:
-            self._fails[turn.key] = 0
-            self._cooling[turn.key].streak = 0
+            self._key(turn.key).fails = self._key(turn.key).cooling.streak = 0
             self._lane(turn.key, turn.model).streak = 0
 
     def refund(self, turn: Turn) -> None:
         """Give back what the turn took: Groq did not serve it."""
         with self._lock:
-            if self._owners[turn.key] == turn.owner:
+            if self._key(turn.key).owner == turn.owner:
                 self._lane(turn.key, turn.model).refund(turn.need, turn.sent)
 
     def limit(self, turn: Turn, seconds: float | None, dimension: str = "") -> int:
@@ -166,7 +227,7 @@ class KeyPool:
         with self._lock:
             seconds = seconds or self._cooldown
             lane = self._lane(turn.key, turn.model)
-            lane.refuse(dimension, turn.need, seconds, self._clock())
+            lane.refuse(dimension, turn.need, seconds, self.clock())
             return self._rest(turn.key, lane, seconds, f"{dimension} used up" if dimension else "limit reached")
 
     def fail(self, turn: Turn, reason: str, *, lane: bool = False, grows: bool = True) -> int:
@@ -175,7 +236,7 @@ class KeyPool:
         ``lane``: only for the turn's model. ``grows``: twice as long with each failure in a row, up to an hour.
         """
         with self._lock:
-            resting = self._lane(turn.key, turn.model) if lane else self._cooling[turn.key]
+            resting = self._lane(turn.key, turn.model) if lane else self._key(turn.key).cooling
             seconds = self._cooldown
             if grows:
                 seconds = max(seconds, min(seconds * 2.0 ** min(resting.streak, 16), LONGEST_COOLDOWN))
@@ -185,17 +246,18 @@ class KeyPool:
     def ready_in(self, models: Sequence[str], need: int = 0) -> float:
         """Seconds until a key is ready for one of ``models``; 0 if one is."""
         with self._lock:
-            now = self._clock()
+            now = self.clock()
             ready = (self._ready_at(key, model, need) for key, model in self._candidates(models))
             return max(0.0, min(ready, default=now) - now)
 
     def health(self) -> dict[str, object]:
         """What ``GET /health`` shows."""
         with self._lock:
-            now = self._clock()
-            owners = {owner for (owner, _), lane in self._lanes.items() if lane.until > now}
-            cooling = {key for key in self._keys if self._cooling[key].until > now or self._owners[key] in owners}
-            failed = [(key, fails) for key, fails in self._fails.items() if fails]
+            now = self.clock()
+            owners = {owner for (owner, _), lane in self.state.lanes.items() if lane.until > now}
+            keys = [(key, self._key(key)) for key in self._keys]
+            cooling = {key for key, known in keys if known.cooling.until > now or known.owner in owners}
+            failed = [(key, known.fails) for key, known in keys if known.fails]
         active = len(self._keys) - len(cooling)
         return {
             "status": "healthy" if active else "exhausted" if self._keys else "unconfigured",
@@ -206,55 +268,77 @@ class KeyPool:
             ],
         }
 
+    def snapshot(self) -> Snapshot:
+        """A copy of what may be shown: no key and no organization's id is in it."""
+        with self._lock:
+            now = self.clock()
+            names = self.state.names | {self._ids[key]: key.label for key in self._keys}
+            keys = []
+            for key in self._keys:
+                known = self._key(key)
+                shown = names[known.owner], known.requests, known.failures, replace(known.cooling)
+                keys.append(KeyState(key.label, *shown))
+            lanes = {(names.get(owner, "?"), model): lane.copy() for (owner, model), lane in self.state.lanes.items()}
+            return Snapshot(now, now - self.state.started_at, self._per_minute, keys, lanes)
+
     def _candidates(
         self, models: Sequence[str], after: Key | None = None, without: Collection[tuple[Key, str]] = ()
     ) -> Iterator[tuple[Key, str]]:
-        start = self._turn if after is None else after.number
+        start = self.state.turn if after is None else after.number
         for model in models:
             for step in range(len(self._keys)):
                 key = self._keys[(start + step) % len(self._keys)]
                 if (key, model) not in without:
                     yield key, model
 
+    def _key(self, key: Key) -> Standing:
+        return self.state.keys[self._ids[key]]
+
     def _ready_at(self, key: Key, model: str, need: int, ahead: int | None = None) -> float:
-        until = self._cooling[key].until
-        lane = self._lanes.get((self._owners[key], model))
-        return max(until, lane.ready_at(need, ahead)) if lane else until
+        known = self._key(key)
+        lane = self.state.lanes.get((known.owner, model))
+        return max(known.cooling.until, lane.ready_at(need, ahead)) if lane else known.cooling.until
 
     def _lane(self, key: Key, model: str) -> Lane:
-        name = self._owners[key], model
-        if name not in self._lanes:
-            if len(self._lanes) >= MANY_LANES:
-                now = self._clock()
-                self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.idle(now)}
-            self._lanes[name] = Lane(buckets={RPM: Bucket(self._per_minute, 60.0)} if self._per_minute else {})
-        return self._lanes[name]
+        name, lanes = (self._key(key).owner, model), self.state.lanes
+        if name not in lanes:
+            if len(lanes) >= MANY_LANES:
+                now = self.clock()
+                for idle in [name for name, lane in lanes.items() if lane.idle(now)]:
+                    del lanes[idle]
+            lanes[name] = Lane(buckets={RPM: Bucket(self._per_minute, 60.0)} if self._per_minute else {})
+        return lanes[name]
 
     def _start(self, turn: Turn, now: float) -> None:
-        turn.booked, turn.owner = None, self._owners[turn.key]
+        known = self._key(turn.key)
+        known.requests += 1
+        turn.booked, turn.owner = None, known.owner
         turn.sent = self._lane(turn.key, turn.model).charge(turn.need, now)
 
-    def _book(self, turn: Turn) -> None:
-        self._bookings += 1
-        turn.booked = Booking(self._bookings, turn.need)
+    def _book(self, turn: Turn, expires: float) -> None:
+        self.state.bookings += 1
+        turn.booked = Booking(self.state.bookings, turn.need, expires)
         self._lane(turn.key, turn.model).queue.append(turn.booked)
 
     def _rest(self, key: Key, resting: Cooling, seconds: float, reason: str) -> int:
-        until = self._clock() + seconds
+        until = self.clock() + seconds
         if until > resting.until:
             resting.until, resting.reason = until, reason
-        self._fails[key] += 1
-        return self._fails[key]
+        known = self._key(key)
+        known.failures += 1
+        known.fails += 1
+        return known.fails
 
     def _join(self, key: Key, organization: str) -> "Shared | None":
         """Note whose ``key`` is; its lanes become the organization's."""
-        if self._owners[key] != key.label:
+        known, own, state = self._key(key), self._ids[key], self.state
+        if known.owner != own:
             return None
-        self._owners[key] = organization
-        for owner, model in [place for place in self._lanes if place[0] == key.label]:
-            lane = self._lanes.pop((owner, model))
-            self._lane(key, model).merge(lane, self._clock())
-        count = len(self._names)
-        name = self._names.setdefault(organization, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[count % 26] * (count // 26 + 1))
-        mates = [mate for mate, owner in self._owners.items() if owner == organization]
+        known.owner = organization
+        for place in [place for place in state.lanes if place[0] == own]:
+            lane = state.lanes.pop(place)
+            self._lane(key, place[1]).merge(lane, self.clock())
+        count = len(state.names)
+        name = state.names.setdefault(organization, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[count % 26] * (count // 26 + 1))
+        mates = [mate for mate in self._keys if self._key(mate).owner == organization]
         return Shared(name, mates) if len(mates) > 1 else None

@@ -1,7 +1,7 @@
 """What one organization may do with one model: a cooldown, buckets that refill continuously, a queue."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 RPM = "requests per minute"  # named as in the sentences of Groq's refusals
 TPM = "tokens per minute"
@@ -41,10 +41,11 @@ class Allowance:
 
 @dataclass
 class Booking:
-    """A request of ``need`` tokens that waits for its slot."""
+    """A request of ``need`` tokens that waits for its slot, until ``expires`` at the latest."""
 
     number: int
     need: int
+    expires: float
 
 
 @dataclass
@@ -133,3 +134,8 @@ class Lane(Cooling):
         """Whether forgetting it loses nothing."""
         busy_until = max([self.until, *(bucket.full_at for bucket in self.buckets.values())])
         return not self.queue and not self.streak and busy_until <= now
+
+    def copy(self) -> "Lane":
+        """The same at this instant, for whoever looks on."""
+        buckets = {name: replace(bucket) for name, bucket in self.buckets.items()}
+        return replace(self, buckets=buckets, queue=self.queue[:])

@@ -1,18 +1,13 @@
 """What clients may send and what they get back: the endpoints' contract, origins, limits."""
 
 import json
-import os
-import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import BytesIO
 
 import pytest
 import redis
-from conftest import KEYS, Clock
+from conftest import KEYS, Clock, redis_server
 from flask.testing import FlaskClient
 from groqsim import Fault, GroqSim, Limits
 from werkzeug.test import TestResponse
@@ -521,24 +516,6 @@ def test_a_forged_forwarded_address_gains_nothing(serve, wall, hops, one, other,
 # Limits in Redis
 
 
-@contextmanager
-def redis_server() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A real one on a free port: its address, and how to end it."""
-    if not (program := shutil.which("redis-server")):
-        assert "CI" not in os.environ, "CI must install redis-server"
-        pytest.skip("there is no redis-server here")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    options = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert any("Ready to accept connections" in line for line in server.stdout), "redis-server does not start"
-            yield f"redis://127.0.0.1:{port}", lambda: (server.kill(), server.wait())
-        finally:
-            server.kill()
-
-
 def test_redis_shares_the_counts_and_outlives_a_restart(serve):
     with redis_server() as (url, _):
         one, other = (serve(client_limits="2 per day", redis_url=url) for _ in range(2))
@@ -550,7 +527,7 @@ def test_retry_after_is_never_too_early_though_redis_rounds(serve):
     with redis_server() as (url, _), redis.Redis.from_url(url) as store:
         client = serve(client_limits="1 per day", redis_url=url)
         enhance(client)
-        (count,) = store.keys()
+        (count,) = store.keys("LIMIT*")
         store.pexpire(count, 9_400)
 
         assert enhance(client).json["retryAfter"] == 10

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import Clock
+from conftest import Clock, Pools
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,10 +19,6 @@ MODEL = ["m"]
 def full(tokens: float = 8000, requests: float = 1000, *, used: float = 0) -> dict[str, Allowance]:
     """Headers that say ``used`` tokens of the minute are gone."""
     return {TPM: Allowance(tokens, used * 60 / tokens), RPD: Allowance(requests, 0)}
-
-
-def pool_of(count: int, clock: Clock, per_minute: int = 0) -> KeyPool:
-    return KeyPool([f"gsk_{number}" for number in range(1, count + 1)], 60, per_minute, clock)
 
 
 def known(pool: KeyPool, told: dict[str, Allowance]) -> None:
@@ -47,7 +43,7 @@ def test_a_bucket_refills_to_the_instant(clock: Clock) -> None:
     assert lane.ready_at(8000) == pytest.approx(clock.now + 60)
 
 
-def test_requests_per_minute_are_counted_here(clock: Clock) -> None:
+def test_requests_per_minute_are_counted_here(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=30)
     for _ in range(30):
         pool.take(MODEL)
@@ -60,7 +56,7 @@ def test_requests_per_minute_are_counted_here(clock: Clock) -> None:
     pool.take(MODEL)
 
 
-def test_headers_say_what_is_left(clock: Clock) -> None:
+def test_headers_say_what_is_left(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.learn(pool.take(MODEL, 1000), full(used=7500))
 
@@ -68,7 +64,7 @@ def test_headers_say_what_is_left(clock: Clock) -> None:
     assert pool.ready_in(MODEL, 1000) == pytest.approx(500 * 60 / 8000)
 
 
-def test_requests_in_flight_count_before_headers_know_of_them(clock: Clock) -> None:
+def test_requests_in_flight_count_before_headers_know_of_them(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     known(pool, full())
     first, second = pool.take(MODEL, 3000), pool.take(MODEL, 3000)
@@ -83,7 +79,7 @@ def test_requests_in_flight_count_before_headers_know_of_them(clock: Clock) -> N
     assert pool.ready_in(MODEL, 4000) == pytest.approx(0)
 
 
-def test_old_headers_that_arrive_late_change_nothing(clock: Clock) -> None:
+def test_old_headers_that_arrive_late_change_nothing(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     known(pool, full())
     slow, fast = pool.take(MODEL, 1000), pool.take(MODEL, 1000)
@@ -95,7 +91,7 @@ def test_old_headers_that_arrive_late_change_nothing(clock: Clock) -> None:
     assert pool.ready_in(MODEL, 1001) > 0
 
 
-def test_silence_changes_nothing(clock: Clock) -> None:
+def test_silence_changes_nothing(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.learn(pool.take(MODEL, 100), full(used=8000))
 
@@ -106,7 +102,9 @@ def test_silence_changes_nothing(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("lie", [Allowance(1, 60), Allowance(8000, 60), Allowance(1e12, 60), Allowance(0.001, 0)])
-def test_no_lie_blocks_a_lane_for_longer_than_the_bucket_takes_to_fill(lie: Allowance, clock: Clock) -> None:
+def test_no_lie_blocks_a_lane_for_longer_than_the_bucket_takes_to_fill(
+    pool_of: Pools, lie: Allowance, clock: Clock
+) -> None:
     pool = pool_of(1, clock)
     pool.learn(pool.take(MODEL, 500), {TPM: lie})
 
@@ -115,7 +113,7 @@ def test_no_lie_blocks_a_lane_for_longer_than_the_bucket_takes_to_fill(lie: Allo
     pool.take(MODEL, 500)
 
 
-def test_what_was_refused_is_given_back(clock: Clock) -> None:
+def test_what_was_refused_is_given_back(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=1)
     known(pool, {})
     clock.advance(60)
@@ -127,7 +125,7 @@ def test_what_was_refused_is_given_back(clock: Clock) -> None:
     assert pool.ready_in(MODEL) == 0
 
 
-def test_what_headers_have_put_right_is_not_given_back_twice(clock: Clock) -> None:
+def test_what_headers_have_put_right_is_not_given_back_twice(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     known(pool, full())
     turn = pool.take(MODEL, 4000)
@@ -138,7 +136,7 @@ def test_what_headers_have_put_right_is_not_given_back_twice(clock: Clock) -> No
     assert pool.ready_in(MODEL, 4000) == pytest.approx(30)
 
 
-def test_the_word_of_a_refusal_wins_over_what_was_believed(clock: Clock) -> None:
+def test_the_word_of_a_refusal_wins_over_what_was_believed(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=30)
     pool.limit(pool.take(MODEL), 2.0, RPM)
 
@@ -150,7 +148,7 @@ def test_the_word_of_a_refusal_wins_over_what_was_believed(clock: Clock) -> None
 # Turns
 
 
-def test_a_turn_passes_over_a_lane_that_could_not_admit_the_request(clock: Clock) -> None:
+def test_a_turn_passes_over_a_lane_that_could_not_admit_the_request(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
     pool.learn(pool.take(MODEL), full(used=7600))
     pool.learn(pool.take(MODEL), full())
@@ -159,7 +157,7 @@ def test_a_turn_passes_over_a_lane_that_could_not_admit_the_request(clock: Clock
     assert pool.take(MODEL, 300).key.number == 1
 
 
-def test_the_second_model_serves_before_anybody_waits(clock: Clock) -> None:
+def test_the_second_model_serves_before_anybody_waits(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.learn(pool.take(MODEL), full(used=8000))
 
@@ -167,18 +165,18 @@ def test_the_second_model_serves_before_anybody_waits(clock: Clock) -> None:
 
 
 def test_idle_lanes_are_forgotten_before_their_number_grows_without_end(clock: Clock) -> None:
-    pool = pool_of(1, clock, per_minute=30)
+    pool = KeyPool(["gsk_1"], per_minute=30, clock=clock)
     for number in range(5000):
         pool.take([f"model-{number}"])
         clock.advance(3)
 
-    assert len(pool._lanes) <= 1001
+    assert len(pool.state.lanes) <= 1001
 
 
 # Bookings
 
 
-def test_bookings_are_served_in_order_when_their_slots_are_due(clock: Clock) -> None:
+def test_bookings_are_served_in_order_when_their_slots_are_due(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=30)
     for _ in range(30):
         pool.take(MODEL)
@@ -194,7 +192,7 @@ def test_bookings_are_served_in_order_when_their_slots_are_due(clock: Clock) -> 
         assert started(pool, booked) == booked[:count]
 
 
-def test_one_whose_slot_is_due_need_not_wait_for_the_thread_ahead_of_it(clock: Clock) -> None:
+def test_one_whose_slot_is_due_need_not_wait_for_the_thread_ahead_of_it(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=30)
     for _ in range(30):
         pool.take(MODEL)
@@ -204,7 +202,7 @@ def test_one_whose_slot_is_due_need_not_wait_for_the_thread_ahead_of_it(clock: C
     assert started(pool, [second, first]) == [second, first]
 
 
-def test_nobody_overtakes_one_who_waits(clock: Clock) -> None:
+def test_nobody_overtakes_one_who_waits(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.learn(pool.take(MODEL), full(used=7000))
     large = pool.take(MODEL, 2000, patience=10)
@@ -215,7 +213,7 @@ def test_nobody_overtakes_one_who_waits(clock: Clock) -> None:
     assert pool.due_in(small) == pytest.approx(11.25)
 
 
-def test_those_behind_one_who_leaves_move_up(clock: Clock) -> None:
+def test_those_behind_one_who_leaves_move_up(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=30)
     for _ in range(30):
         pool.take(MODEL)
@@ -227,7 +225,7 @@ def test_those_behind_one_who_leaves_move_up(clock: Clock) -> None:
     assert pool.due_in(second) == pytest.approx(2)
 
 
-def test_the_earliest_lane_is_booked(clock: Clock) -> None:
+def test_the_earliest_lane_is_booked(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(3, clock)
     for used in (8000, 7900, 8000):
         pool.learn(pool.take(MODEL), full(used=used))
@@ -235,7 +233,7 @@ def test_the_earliest_lane_is_booked(clock: Clock) -> None:
     assert pool.take(MODEL, 500, patience=10).key.number == 2
 
 
-def test_a_booking_on_a_lane_that_cools_waits_for_it(clock: Clock) -> None:
+def test_a_booking_on_a_lane_that_cools_waits_for_it(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=1)
     first = pool.take(MODEL)
     booked = pool.take(MODEL, patience=60)
@@ -272,13 +270,13 @@ def test_no_booking_is_lost_among_threads() -> None:
         thread.join()
 
     assert len(served) == sum(random.Random(seed).random() >= 0.2 for seed in range(32))
-    assert not any(lane.queue for lane in pool._lanes.values())
+    assert not any(lane.queue for lane in pool.state.lanes.values())
 
 
 # Shared organizations
 
 
-def test_keys_of_one_organization_share_its_lanes_once_it_is_named(clock: Clock) -> None:
+def test_keys_of_one_organization_share_its_lanes_once_it_is_named(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(3, clock)
     one, two = pool.take(MODEL), pool.take(MODEL)
 
@@ -294,7 +292,7 @@ def test_keys_of_one_organization_share_its_lanes_once_it_is_named(clock: Clock)
     assert pool.health()["activeKeys"] == 1
 
 
-def test_what_both_have_used_is_added_when_lanes_prove_to_be_one(clock: Clock) -> None:
+def test_what_both_have_used_is_added_when_lanes_prove_to_be_one(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock, per_minute=4)
     one, two, *_ = [pool.take(MODEL) for _ in range(4)]
 
@@ -304,7 +302,7 @@ def test_what_both_have_used_is_added_when_lanes_prove_to_be_one(clock: Clock) -
     assert pool.ready_in(MODEL) == pytest.approx(15)
 
 
-def test_of_headers_from_before_the_keys_joined_only_bad_news_is_believed(clock: Clock) -> None:
+def test_of_headers_from_before_the_keys_joined_only_bad_news_is_believed(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
     known(pool, full())
     early, one, two = pool.take(MODEL, 100), pool.take(MODEL, 100), pool.take(MODEL, 100)
@@ -318,7 +316,7 @@ def test_of_headers_from_before_the_keys_joined_only_bad_news_is_believed(clock:
     assert pool.ready_in(MODEL, 500) > 0
 
 
-def test_a_booking_goes_along_when_its_key_joins_an_organization(clock: Clock) -> None:
+def test_a_booking_goes_along_when_its_key_joins_an_organization(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock, per_minute=1)
     one, two = pool.take(MODEL), pool.take(MODEL)
     booked = [pool.take(MODEL, patience=60) for _ in range(2)]
@@ -341,7 +339,7 @@ class Schedule(RuleBasedStateMachine):
     @initialize(keys=st.integers(1, 3))
     def start(self, keys: int) -> None:
         self.clock = Clock()
-        self.pool = pool_of(keys, self.clock, per_minute=5)
+        self.pool = KeyPool([f"gsk_{number}" for number in range(keys)], per_minute=5, clock=self.clock)
         self.truth = {key: {name: Bucket(limit, period) for name, limit, period in self.LIMITS} for key in range(1, 4)}
         self.cools_until = dict.fromkeys(range(1, 4), 0.0)
         self.booked: list[Turn] = []
@@ -415,7 +413,7 @@ class Schedule(RuleBasedStateMachine):
     @invariant()
     def no_booking_is_lost(self) -> None:
         if hasattr(self, "pool"):
-            assert sum(len(lane.queue) for lane in self.pool._lanes.values()) == len(self.booked)
+            assert sum(len(lane.queue) for lane in self.pool.state.lanes.values()) == len(self.booked)
 
     def teardown(self) -> None:
         if not hasattr(self, "pool"):

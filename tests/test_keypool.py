@@ -6,15 +6,11 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import Clock
+from conftest import Clock, Pools
 
 from keypool import KeyPool, NoKeyReady, Turn
 
 MODEL = ["m"]
-
-
-def pool_of(count: int, clock: Clock, cooldown: float = 60.0) -> KeyPool:
-    return KeyPool([f"gsk_{number}" for number in range(1, count + 1)], cooldown, clock=clock)
 
 
 def turns(pool: KeyPool, count: int) -> list[int]:
@@ -35,13 +31,13 @@ def ready(pool: KeyPool) -> set[int]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 10, 15])
-def test_keys_take_turns_from_the_first(count: int, clock: Clock) -> None:
+def test_keys_take_turns_from_the_first(pool_of: Pools, count: int, clock: Clock) -> None:
     pool = pool_of(count, clock)
 
     assert turns(pool, 2 * count + 1) == [*range(1, count + 1), *range(1, count + 1), 1]
 
 
-def test_failover_tries_the_following_keys_and_leaves_the_turn(clock: Clock) -> None:
+def test_failover_tries_the_following_keys_and_leaves_the_turn(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(3, clock)
     first = pool.take(MODEL)
     pool.limit(first, None)
@@ -56,7 +52,7 @@ def test_failover_tries_the_following_keys_and_leaves_the_turn(clock: Clock) -> 
     assert turns(pool, 4) == [1, 2, 3, 1]
 
 
-def test_a_key_returns_the_moment_its_cooldown_ends(clock: Clock) -> None:
+def test_a_key_returns_the_moment_its_cooldown_ends(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(3, clock)
     pool.limit(pool.take(MODEL), 26.67)
 
@@ -67,7 +63,7 @@ def test_a_key_returns_the_moment_its_cooldown_ends(clock: Clock) -> None:
     assert ready(pool) == {1, 2, 3}
 
 
-def test_a_shorter_cooldown_never_shortens_a_longer_one(clock: Clock) -> None:
+def test_a_shorter_cooldown_never_shortens_a_longer_one(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     turn = pool.take(MODEL)
 
@@ -80,7 +76,7 @@ def test_a_shorter_cooldown_never_shortens_a_longer_one(clock: Clock) -> None:
     assert error.value.ready_in == pytest.approx(1)
 
 
-def test_a_bad_key_rests_twice_as_long_each_time_up_to_an_hour(clock: Clock) -> None:
+def test_a_bad_key_rests_twice_as_long_each_time_up_to_an_hour(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     rests = []
     for _ in range(8):
@@ -96,7 +92,7 @@ def test_a_bad_key_rests_twice_as_long_each_time_up_to_an_hour(clock: Clock) -> 
     assert pool.ready_in(MODEL) == 60
 
 
-def test_a_lane_that_cools_leaves_the_keys_other_models_alone(clock: Clock) -> None:
+def test_a_lane_that_cools_leaves_the_keys_other_models_alone(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.limit(pool.take(["m"]), 60)
 
@@ -104,7 +100,7 @@ def test_a_lane_that_cools_leaves_the_keys_other_models_alone(clock: Clock) -> N
     assert pool.health()["failedKeys"] == [{"keyIndex": 1, "failCount": 1, "inCooldown": True}]
 
 
-def test_a_key_that_fails_rests_for_every_model(clock: Clock) -> None:
+def test_a_key_that_fails_rests_for_every_model(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.fail(pool.take(["m"]), "revoked")
 
@@ -113,7 +109,7 @@ def test_a_key_that_fails_rests_for_every_model(clock: Clock) -> None:
     assert error.value.ready_in == 60
 
 
-def test_a_success_clears_the_count_but_not_a_cooldown_that_runs(clock: Clock) -> None:
+def test_a_success_clears_the_count_but_not_a_cooldown_that_runs(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
     early, late = pool.take(MODEL), pool.take(["other"])
     late.key = early.key
@@ -125,7 +121,7 @@ def test_a_success_clears_the_count_but_not_a_cooldown_that_runs(clock: Clock) -
     assert pool.health()["activeKeys"] == 1
 
 
-def test_health_counts_failures_until_a_success(clock: Clock) -> None:
+def test_health_counts_failures_until_a_success(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
     turn = pool.take(MODEL)
     assert [pool.limit(turn, 5), pool.limit(turn, 5)] == [1, 2]
@@ -142,7 +138,7 @@ def test_health_counts_failures_until_a_success(clock: Clock) -> None:
     assert pool.health()["failedKeys"] == []
 
 
-def test_health_is_exhausted_when_all_cool_and_unconfigured_without_keys(clock: Clock) -> None:
+def test_health_is_exhausted_when_all_cool_and_unconfigured_without_keys(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
     for _ in range(2):
         pool.limit(pool.take(MODEL), 60)
@@ -156,7 +152,7 @@ def test_health_is_exhausted_when_all_cool_and_unconfigured_without_keys(clock: 
     }
 
 
-def test_no_secret_shows(clock: Clock) -> None:
+def test_no_secret_shows(pool_of: Pools, clock: Clock) -> None:
     turn = pool_of(1, clock).take(MODEL)
 
     assert "gsk_" not in f"{turn!r} {turn.key!r} {turn.key} {turn.key.label}"
