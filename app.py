@@ -26,6 +26,7 @@ from upstream import Upstream, UpstreamError
 log = logging.getLogger("promptlord")
 
 BODY_MAX = 128 * 1024  # bytes; 5,000 characters of any script take 60,000 when JSON-escaped
+LAG = 0.25  # seconds to Groq: the first call's handshakes included, from far away
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
 WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
 
@@ -100,9 +101,8 @@ def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:
     """The pool, in memory or shared; what is shared is told in the time of the wall clock, which machines agree on."""
     url = config.redis_url
     share = functools.partial(SharedLock, url=url, **config.redis_options) if url else None
-    return KeyPool(
-        config.keys, config.key_cooldown, config.per_minute, clock or (time.time if url else time.monotonic), share
-    )
+    clock = clock or (time.time if url else time.monotonic)
+    return KeyPool(config.keys, config.key_cooldown, config.per_minute, clock, share, lag=LAG)
 
 
 def _upstream(config: Config, pool: KeyPool) -> Upstream:

@@ -114,14 +114,18 @@ class KeyPool:
         per_minute: int = 0,
         clock: Callable[[], float] = time.monotonic,
         share: "Callable[[KeyPool], AbstractContextManager[object]] | None" = None,
+        *,
+        lag: float = 0.0,
     ) -> None:
         """``cooldown``: seconds a failed key rests where Groq names no time; ``per_minute``: requests a lane admits.
 
-        ``share``: makes a lock for this pool that also brings its ``state`` up to date; else it is this process's own.
+        ``lag``: seconds that a request may take until Groq counts it. ``share``: makes a lock for this pool that also brings its
+        ``state`` up to date; else it is this process's own.
         """
         self._keys = tuple(Key(number, secret) for number, secret in enumerate(secrets, 1))
         self._cooldown = cooldown
         self._per_minute = per_minute
+        self._lag = lag
         self.clock = clock
         self._ids = {key: key.id for key in self._keys}
         self.state = State(clock())
@@ -306,7 +310,8 @@ class KeyPool:
                 now = self.clock()
                 for idle in [name for name, lane in lanes.items() if lane.idle(now)]:
                     del lanes[idle]
-            lanes[name] = Lane(buckets={RPM: Bucket(self._per_minute, 60.0)} if self._per_minute else {})
+            counted = Bucket(self._per_minute, 60.0, lag=self._lag)
+            lanes[name] = Lane(buckets={RPM: counted} if self._per_minute else {})
         return lanes[name]
 
     def _start(self, turn: Turn, now: float) -> None:

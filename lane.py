@@ -16,11 +16,16 @@ def units(name: str, need: int) -> int:
 
 @dataclass
 class Bucket:
-    """Up to ``limit`` units, refilled from empty to full in ``period`` seconds, and full again at ``full_at``."""
+    """Up to ``limit`` units, refilled from empty to full in ``period`` seconds, and full again at ``full_at``.
+
+    ``lag``: seconds that a request may take to reach Groq, where its refill begins. Had one that met the bucket full
+    been longer on its way than a later one, the later would come too early for its slot.
+    """
 
     limit: float
     period: float
     full_at: float = 0.0
+    lag: float = 0.0
 
     def refill(self, amount: float) -> float:
         """Seconds that it takes to refill ``amount``."""
@@ -82,7 +87,7 @@ class Lane(Cooling):
         """Take what a request needs; return what has been taken by then, to be given to ``learn`` and ``refund``."""
         for name, bucket in self.buckets.items():
             amount = min(units(name, need), bucket.limit)
-            bucket.full_at = max(bucket.full_at, now) + bucket.refill(amount)
+            bucket.full_at = max(bucket.full_at, now + bucket.lag) + bucket.refill(amount)
         for name in PERIODS:
             self.sent[name] += units(name, need)
         return dict(self.sent)
@@ -122,7 +127,7 @@ class Lane(Cooling):
             self.until, self.reason = other.until, other.reason
         self.streak = max(self.streak, other.streak)
         for name, bucket in other.buckets.items():
-            mine = self.buckets.setdefault(name, Bucket(bucket.limit, bucket.period))
+            mine = self.buckets.setdefault(name, Bucket(bucket.limit, bucket.period, lag=bucket.lag))
             if name == RPM:  # counted here, for each apart: together they have used both
                 both = max(mine.full_at, now) + max(0.0, bucket.full_at - now)
                 mine.full_at = min(both, now + bucket.period)

@@ -145,6 +145,18 @@ def test_the_word_of_a_refusal_wins_over_what_was_believed(pool_of: Pools, clock
     assert pool.ready_in(MODEL) == pytest.approx(2, abs=0.01)  # one slot came back, not thirty
 
 
+def test_no_slot_is_taken_too_early_when_the_first_request_was_long_on_its_way(clock: Clock) -> None:
+    pool = KeyPool(["gsk_1"], 60, 30, clock, lag=0.25)
+    groqs = Bucket(30, 60, full_at=clock.now + 0.2)  # where the first, on a new connection, arrives 0.2 s later
+
+    for _ in range(60):
+        turn = pool.take(MODEL, patience=3)
+        clock.advance(pool.due_in(turn))
+        pool.due_in(turn)
+        assert groqs.left(clock.now) >= 1 - 1e-9
+        groqs.full_at = max(groqs.full_at, clock.now) + 2
+
+
 # Turns
 
 
