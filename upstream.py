@@ -172,7 +172,8 @@ class Upstream:
             try:
                 turn = self._take(errand)
             except NoKeyReady as error:
-                raise _failure(verdict, error.ready_in) from error
+                # A completion that was cut off is no failure: once there is room for all of it, it is served.
+                raise _failure(None if verdict is policy.STILL_CUT_OFF else verdict, error.ready_in) from error
             try:
                 return self._ask(errand, turn)
             except CutOff:
