@@ -8,7 +8,7 @@ from conftest import KEYS, Clock
 from groqsim import Fault, GroqSim, Limits
 
 import upstream
-from enhance import Enhancement
+from enhance import MORE_ROOM, Enhancement
 from keypool import KeyPool
 from transport import Transport
 from upstream import Upstream
@@ -216,7 +216,7 @@ def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Serv
 
     assert service.fetch()
     first, second = (call.max_completion_tokens for call in service.sim.calls)
-    assert second == 4 * first
+    assert second == MORE_ROOM * first
     assert service.failed() == {}
 
 
@@ -226,6 +226,25 @@ def test_a_completion_cut_off_again_is_no_answer(service: Service) -> None:
     with pytest.raises(upstream.Unavailable, match="cut off"):
         service.fetch()
     assert len(service.asked()) == 2
+
+
+def test_more_room_for_a_long_prompt_still_fits_into_a_minutes_tokens() -> None:
+    roomier = Enhancement.of("ж" * 2500, MODELS).roomier()
+
+    assert roomier is not None
+    assert roomier.need <= 8000
+
+
+def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_will_be(clock: Clock) -> None:
+    with GroqSim(KEYS, Limits(tpm=1000), clock=clock) as sim:
+        service = Service(sim, clock, keys=1)
+        sim.order(Fault.length("You are an"))
+
+        with pytest.raises(upstream.Exhausted) as error:
+            service.fetch()
+
+        assert len(service.asked()) == 1
+        assert 0 < error.value.ready_in <= 60
 
 
 def test_a_request_too_large_is_sent_once_more_with_a_smaller_reserve(clock: Clock) -> None:
