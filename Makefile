@@ -5,7 +5,7 @@ PYTHON ?= $(shell cd / && for p in python3 python3.13 python3.12 python3.11 pyth
 BIN := .venv/bin
 SIM := http://127.0.0.1:4000
 
-.PHONY: demo run test check clean
+.PHONY: demo run bench test check clean
 .DELETE_ON_ERROR:  # or a .venv that failed half-way, as without Debian's python3-venv, would count as made
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
@@ -22,6 +22,9 @@ demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
 
 run: .venv/run  ## the service with your .env
 	$(BIN)/gunicorn
+
+bench: .venv/run  ## what it can do, measured: four minutes; writes docs/bench.md
+	$(BIN)/python tools/bench.py
 
 test: .venv/dev  ## the tests
 	$(BIN)/pytest
