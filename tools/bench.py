@@ -255,7 +255,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 MEANING = f"""\
 Answers take {LATENCY} s and are made up: {min(map(answer_tokens, MANY))} to {max(map(answer_tokens, MANY)):,} tokens,
-for prompts of {min(map(len, PROMPTS))} to {max(map(len, PROMPTS)):,} characters in eight languages. A mean
+for prompts of {min(map(len, PROMPTS))} to {max(map(len, PROMPTS)):,} characters in seven languages. A mean
 enhancement takes {CALLS:.2f} calls and {TOKENS:.0f} tokens; what a reserve has left is not given back.
 
 - allowed: what the buckets of all usable lanes (organizations × models) hold at first and refill until the last may be
