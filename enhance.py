@@ -94,6 +94,10 @@ class Enhancement:
     def need(self) -> int:
         return TEMPLATE + estimate(SYSTEM) + estimate(self.prompt) + self.reserve
 
+    @property
+    def mark(self) -> int:
+        return hash(self.prompt)
+
     def roomier(self) -> "Enhancement | None":
         reserve = min(self.reserve * MORE_ROOM, MOST_RESERVE)
         fits = reserve > self.reserve and not self.resized

@@ -119,8 +119,8 @@ class KeyPool:
     ) -> None:
         """``cooldown``: seconds a failed key rests where Groq names no time; ``per_minute``: requests a lane admits.
 
-        ``lag``: seconds that a request may take until Groq counts it. ``share``: makes a lock for this pool that also brings its
-        ``state`` up to date; else it is this process's own.
+        ``lag``: seconds that a request may take until Groq counts it. ``share``: makes a lock for this pool that also
+        brings its ``state`` up to date; else it is this process's own.
         """
         self._keys = tuple(Key(number, secret) for number, secret in enumerate(secrets, 1))
         self._cooldown = cooldown

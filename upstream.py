@@ -1,6 +1,7 @@
 """Attempts: take a key, send, judge the answer, try the next one."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from transport import Answer, Broken, Client, ClientLeft, Patience, Silence, Tra
 log = logging.getLogger("promptlord")
 
 SLICE = 0.5  # seconds; how often one that waits looks whether its slot has moved or its client has left
+MEMORY = 120.0  # seconds for which a request that was turned away is remembered after it may come back
 LATE = 1.0  # seconds by which a slot may come later than the wait allows, once it was promised
 
 _TIME_IS_UP = "Groq did not answer in time"
@@ -44,6 +46,10 @@ class Call(Protocol[T_co]):
     @property
     def need(self) -> int:
         """Tokens that Groq will count: the prompt's, estimated with caution, and those reserved for the answer."""
+
+    @property
+    def mark(self) -> int:
+        """The same for the same request, so that one that comes back is known."""
 
     @property
     def tells(self) -> Collection[Fault]:
@@ -142,6 +148,8 @@ class Upstream:
         self._clock = clock
         self._sleep = sleep
         self._gone: set[str] = set()
+        self._lock = threading.Lock()
+        self._turned_away: dict[int, float] = {}  # when each may come back
 
     def fetch(self, call: Call[T], client: Client | None = None) -> T:
         """Return what ``call`` reads from Groq's answer; if that is the answer itself, close it.
@@ -150,7 +158,7 @@ class Upstream:
         """
         with self._place() as place:
             now = self._clock()
-            wait_until = now + min(self._max_wait, self._timeout)
+            wait_until = now + (self._timeout if self._returns(call, now) else min(self._max_wait, self._timeout))
             result = self._attempts(Errand(call, now + self._timeout, wait_until, client))
             if isinstance(result, Answer):  # which is under way until it is closed
                 result.on_close(place.pop_all().close)
@@ -166,6 +174,19 @@ class Upstream:
             place.callback(self._places.release)
             yield place
 
+    def _returns(self, call: Call[T], now: float) -> bool:
+        """Whether this request was turned away and has come back when it was told to.
+
+        It may then wait as long as it takes: others have come meanwhile, and a ``Retry-After`` is to be true.
+        """
+        with self._lock:
+            for mark in [mark for mark, at in self._turned_away.items() if at + MEMORY < now]:
+                del self._turned_away[mark]
+            if self._turned_away.get(call.mark, math.inf) > now:
+                return False
+            del self._turned_away[call.mark]
+            return True
+
     def _attempts(self, errand: Errand[T]) -> T:
         verdict = None
         for _ in range(self._max_attempts):
@@ -173,7 +194,11 @@ class Upstream:
                 turn = self._take(errand)
             except NoKeyReady as error:
                 # A completion that was cut off is no failure: once there is room for all of it, it is served.
-                raise _failure(None if verdict is policy.STILL_CUT_OFF else verdict, error.ready_in) from error
+                failure = _failure(None if verdict is policy.STILL_CUT_OFF else verdict, error.ready_in)
+                if isinstance(failure, Exhausted):
+                    with self._lock:
+                        self._turned_away[errand.call.mark] = self._clock() + failure.ready_in
+                raise failure from error
             try:
                 return self._ask(errand, turn)
             except CutOff:

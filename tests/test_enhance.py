@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enhance import MOST_RESERVE, SYSTEM, Enhancement, PromptError, checked, clean, completion, estimate
+from enhance import MORE_ROOM, MOST_RESERVE, SYSTEM, Enhancement, PromptError, checked, clean, completion, estimate
 from policy import CutOff, Unusable
 
 GPT_OSS = "openai/gpt-oss-20b"
@@ -114,8 +114,8 @@ def test_more_room_is_given_once_and_changes_nothing_else():
     call = Enhancement.of("hello", [GPT_OSS])
     roomier = call.roomier()
 
-    assert roomier == replace(call, reserve=4 * call.reserve, resized=True)
-    assert roomier.need - call.need == 3 * call.reserve
+    assert roomier == replace(call, reserve=MORE_ROOM * call.reserve, resized=True)
+    assert roomier.need - call.need == (MORE_ROOM - 1) * call.reserve
     assert roomier.roomier() is None
 
 

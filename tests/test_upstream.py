@@ -308,6 +308,30 @@ def test_one_that_would_wait_too_long_is_refused_at_once_with_the_truth(sim: Gro
     assert service.fetch()
 
 
+def test_one_that_comes_back_when_told_is_served_though_others_came_meanwhile(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=59)
+    service.fetch()
+    with pytest.raises(upstream.Exhausted) as error:
+        service.fetch("mine")
+    clock.advance(error.value.ready_in)
+    service.fetch("another's")
+
+    assert service.fetch("mine")
+
+    with pytest.raises(upstream.Exhausted):
+        service.fetch("mine")  # as any other, from now on
+
+
+def test_one_that_comes_back_too_early_is_as_any_other(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=10)
+    service.fetch()
+
+    for _ in range(2):
+        with pytest.raises(upstream.Exhausted):
+            service.fetch("mine")
+        clock.advance(30)
+
+
 def test_after_a_refusal_the_only_key_is_waited_for(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1, max_wait=10)
     sim.order(Fault.named("rate_limit", retry_after=2))
