@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import status
 import upstream
 import v1
 from config import Config, ConfigError
 from enhance import Enhancement, PromptError, checked
-from guards import TooOften, caller, guard_origins, limited
+from guards import TooOften, caller, guard_origins, harden, limited
 from keypool import KeyPool
 from sharing import SharedLock
 from transport import Client, Transport
@@ -59,6 +60,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     groq = _upstream(config, pool)
     _announce(config)
     guard_origins(app, config)
+    app.after_request(harden)
     app.extensions["promptlord"] = Service(config, pool, groq, limited(app, config, groq.fetch))
     app.register_blueprint(routes)
     for prefix in v1.PREFIXES:
@@ -84,6 +86,26 @@ def enhance() -> Response:
 def health() -> tuple[Response, int]:
     report = _service().pool.health()
     return jsonify(report), 503 if report["status"] == "unconfigured" else 200
+
+
+@routes.get("/status")
+def status_report() -> Response:
+    return jsonify(_report())
+
+
+@routes.get("/")
+def status_page() -> str:
+    return render_template("status.html", **_report(), spell=status.spell)
+
+
+@routes.get("/favicon.ico")
+def favicon() -> Response:
+    return current_app.send_static_file("favicon.svg")
+
+
+def _report() -> dict[str, Any]:
+    service = _service()
+    return status.report(service.pool.snapshot(), service.config.models)
 
 
 def _service() -> Service:

@@ -1,4 +1,4 @@
-"""Who may call: which web pages, how often, and whether the caller is still there."""
+"""Who may call: which web pages, how often, and whether the caller is still there; and what its browser may do."""
 
 import re
 import socket
@@ -15,7 +15,16 @@ from werkzeug.exceptions import Forbidden
 
 from config import Config
 
-OPEN_PATHS = {"/health"}
+OPEN_ENDPOINTS = {"static", "routes.health", "routes.status_report", "routes.status_page", "routes.favicon"}
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,7 +77,7 @@ def guard_origins(app: Flask, config: Config) -> None:
     @app.before_request
     def refuse() -> None:
         origin = request.headers.get("Origin")
-        if origin is not None and request.path not in OPEN_PATHS and not allowed.match(origin):
+        if origin is not None and request.endpoint not in OPEN_ENDPOINTS and not allowed.match(origin):
             raise Forbidden("This web page's origin is not allowed: add it to ALLOWED_ORIGINS")
 
     @app.after_request
@@ -82,6 +91,14 @@ def _wildcards(origin: str) -> str:
     if origin == "*":
         return ".*"
     return re.escape(origin).replace(r":\*", r":\d+").replace(r"\*", r"[\w.-]+")
+
+
+def harden(response: Response) -> Response:
+    """Tell browsers, with every response, to load and run nothing foreign, to guess nothing and to keep nothing."""
+    response.headers.update(SECURITY_HEADERS)
+    if request.endpoint not in ("static", "routes.favicon"):  # which are asked for again only if they have changed
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
 
 
 def limited(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P, R]:

@@ -1,0 +1,290 @@
+"""What /status and the page show of the pool, and what browsers are told about them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import KEYS, Clock
+from flask.testing import FlaskClient
+from groqsim import Fault, GroqSim, Limits
+
+import status
+from app import create_app
+from config import Config
+from guards import OPEN_ENDPOINTS
+from keypool import KeyPool
+from lane import RPD, RPM, TPM, Allowance
+
+MODELS = ("m1", "m2")
+FULL = {TPM: Allowance(8000, 0), RPD: Allowance(1000, 0)}
+Serve = Callable[..., FlaskClient]
+
+
+class Pool(KeyPool):
+    """A pool with few keys, described as the page would."""
+
+    def __init__(self, clock: Clock, keys: int = 1, per_minute: int = 30) -> None:
+        super().__init__([f"gsk_secret{number}" for number in range(keys)], 60, per_minute, clock)
+
+    def report(self) -> dict:
+        return status.report(self.snapshot(), MODELS)
+
+    def key(self, number: int = 1) -> dict:
+        return self.report()["keys"][number - 1]
+
+    def bucket(self, name: str, model: str = "m1") -> dict:
+        (model,) = (entry for entry in self.report()["models"] if entry["name"] == model)
+        (bucket,) = (entry for entry in model["buckets"] if entry["name"] == name)
+        return bucket
+
+
+def test_a_key_that_cools_says_why_and_when_it_is_back(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.fail(pool.take(MODELS), "Invalid API key")
+    clock.advance(34)
+
+    assert pool.key()["state"] == "cooling"
+    assert pool.key()["pauses"] == [
+        {"model": "", "reason": "Invalid API key", "then": "tried again in", "seconds": 26.0}
+    ]
+
+    clock.advance(26)
+    assert pool.key()["state"] == "ready"
+    assert pool.key()["pauses"] == []
+
+
+def test_a_key_whose_limit_is_used_up_for_one_model_is_partly_ready(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.limit(pool.take(MODELS), 26, TPM)
+
+    assert pool.key()["state"] == "partly ready"
+    assert pool.key()["pauses"] == [
+        {"model": "m1", "reason": "tokens per minute used up", "then": "back in", "seconds": 26.0}
+    ]
+    assert pool.report()["headline"] == "The key is ready"
+
+    pool.limit(pool.take(MODELS), 13, TPM)
+    assert pool.key()["state"] == "cooling"
+    assert pool.report()["readyIn"] == 13
+    assert pool.report()["headline"] == "No key is ready"
+    assert pool.report()["status"] == "exhausted"
+
+
+def test_a_key_with_no_room_left_is_used_up_without_any_refusal(clock: Clock) -> None:
+    pool = Pool(clock, per_minute=1)
+    for _ in MODELS:
+        pool.take(MODELS)
+
+    assert pool.key()["state"] == "used up"
+    assert {(pause["reason"], pause["seconds"]) for pause in pool.key()["pauses"]} == {
+        ("requests per minute used up", 60)
+    }
+
+
+@pytest.mark.parametrize(
+    ("cooling", "headline"),
+    [(0, "All 3 keys are ready"), (1, "2 of 3 keys are ready"), (2, "1 of 3 keys is ready"), (3, "No key is ready")],
+)
+def test_the_headline_counts_the_keys_that_are_ready(cooling: int, headline: str, clock: Clock) -> None:
+    pool = Pool(clock, keys=3)
+    for _ in range(cooling):
+        pool.fail(pool.take(MODELS), "failed")
+
+    assert pool.report()["headline"] == headline
+
+
+def test_requests_failures_and_waits_are_counted_since_the_start(clock: Clock) -> None:
+    pool = Pool(clock, keys=2, per_minute=1)
+    for _ in range(4):
+        pool.succeed(pool.take(MODELS))
+    clock.advance(7)
+    pool.take(MODELS, patience=60)
+    pool.fail(pool.take(MODELS, patience=120), "failed")
+
+    report = pool.report()
+    assert (report["requests"], report["failures"], report["waiting"], report["uptime"]) == (4, 1, 2, 7)
+    assert [key["requests"] for key in report["keys"]] == [2, 2]
+
+
+def test_what_is_left_adds_up_and_what_is_unknown_is_believed_to_be_as_large(clock: Clock) -> None:
+    pool = Pool(clock, keys=3)
+    assert pool.bucket(RPM) == {"name": RPM, "left": 90, "limit": 90, "text": "90 of 90 left"}
+    assert pool.bucket(TPM) == {"name": TPM, "left": None, "limit": None, "text": "known after the first answer"}
+
+    pool.learn(pool.take(MODELS, 500), {TPM: Allowance(8000, 15), RPD: Allowance(1000, 86.4)})
+    assert pool.bucket(TPM)["text"] == "22,000 of 24,000 left"
+    assert pool.bucket(TPM, "m2")["text"] == "24,000 of 24,000 left"
+    assert pool.bucket(RPD)["text"] == "2,999 of 3,000 left"
+
+    clock.advance(15)
+    assert pool.bucket(TPM)["left"] == 24000
+
+
+def test_a_key_that_cools_has_nothing_left(clock: Clock) -> None:
+    pool = Pool(clock, keys=2)
+    pool.fail(pool.take(MODELS), "Invalid API key")
+
+    assert pool.bucket(RPM)["text"] == "30 of 60 left"
+
+
+def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None:
+    pool = Pool(clock)
+    assert pool.report()["nextMinute"] is None
+
+    tokens = 10.0 * status.USUAL
+    empty = {TPM: Allowance(tokens, 60), RPD: Allowance(1000, 0)}
+    for model in MODELS:
+        pool.learn(pool.take([model]), empty)
+    assert pool.report()["nextMinute"] == 20
+
+    pool.limit(pool.take(MODELS), 30, RPM)
+    assert pool.report()["nextMinute"] == 10 + 10
+
+    pool.fail(pool.take(MODELS), "Invalid API key")
+    assert pool.report()["nextMinute"] == 0
+
+
+def test_keys_of_one_organization_are_told_by_a_letter(clock: Clock) -> None:
+    pool = Pool(clock, keys=3)
+    first, second = pool.take(MODELS), pool.take(MODELS)
+    for turn in (first, second):
+        pool.learn(turn, FULL, "org_verysecret")
+
+    report = pool.report()
+    assert [key["organization"] for key in report["keys"]] == ["A", "A", ""]
+    assert report["shared"] == "Keys #1 and #2 are of one organization (A) and share its limits."
+    assert pool.bucket(RPM)["limit"] == 60
+    assert "secret" not in json.dumps(report)
+
+
+def test_other_models_are_shown_once_groq_has_told_their_limits(clock: Clock) -> None:
+    pool = Pool(clock)
+    turn = pool.take(["whisper"])
+    assert [model["name"] for model in pool.report()["models"]] == ["m1", "m2"]
+
+    pool.learn(turn, FULL)
+    assert [model["name"] for model in pool.report()["models"]] == ["m1", "m2", "whisper"]
+
+
+def test_a_snapshot_stays_as_it_was(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.learn(pool.take(MODELS), FULL)
+    before = pool.snapshot()
+    told = status.report(before, MODELS)
+
+    pool.learn(pool.take(MODELS, 4000), {TPM: Allowance(100, 60)})
+    pool.fail(pool.take(MODELS), "failed")
+
+    assert status.report(before, MODELS) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (26, "26 s"),
+        (59.5, "1 min"),
+        (65, "1 min 5 s"),
+        (3600, "1 h"),
+        (10920, "3 h 2 min"),
+        (97200, "1 d 3 h"),
+    ],
+)
+def test_durations_are_spelt(seconds: float, words: str) -> None:
+    assert status.spell(seconds) == words
+
+
+# Over HTTP
+
+
+def test_status_is_json_and_never_cached(serve: Serve) -> None:
+    response = serve().get("/status")
+
+    assert response.status_code == 200
+    assert response.json["headline"] == "All 3 keys are ready"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_the_page_says_without_javascript_what_status_says(sim: GroqSim, serve: Serve) -> None:
+    sim.order(Fault.named("rate_limit", retry_after=26, dimension="TPM"), key="gsk_one")
+    client = serve()
+    client.post("/enhance", json={"prompt": "write a poem"})
+
+    page = " ".join(re.sub(r"<[^>]*>", "", client.get("/").text).split())
+    assert "tokens per minute used up, back in 26 s" in page
+    assert "#1 partly ready organization A" in page
+    assert client.get("/").headers["Cache-Control"] == "no-store"
+
+
+def test_without_keys_the_page_says_what_to_do(serve: Serve) -> None:
+    client = serve(keys=())
+    page = client.get("/")
+
+    assert page.status_code == 200
+    assert page.text.count("<li>") == 3
+    assert "GROQ_API_KEYS" in page.text
+    assert client.get("/status").json["status"] == "unconfigured"
+
+
+def test_no_key_and_no_organization_is_shown(sim: GroqSim, serve: Serve) -> None:
+    sim.limits = Limits(rpm=1)
+    client = serve(per_minute=0)
+    for _ in range(8):
+        client.post("/enhance", json={"prompt": "write a poem"})
+
+    shown = client.get("/").text + client.get("/status").text
+    assert "used up" in shown
+    for secret in (*KEYS, *KEYS.values(), "gsk_", "org_"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/health", "/favicon.ico", "/static/status.css", "/static/status.js"])
+def test_the_page_is_open_to_all_and_not_counted(path: str, serve: Serve) -> None:
+    client = serve(client_limits="1 per minute")
+
+    for _ in range(3):
+        response = client.get(path, headers={"Origin": "https://elsewhere.example"}, buffered=True)
+        assert response.status_code == 200
+        assert "Access-Control-Allow-Origin" not in response.headers
+    assert client.post("/enhance", json={"prompt": "write a poem"}).status_code == 200
+
+
+def test_no_other_endpoint_is_open_to_foreign_pages(serve: Serve) -> None:
+    client = serve()
+    endpoints = {rule.endpoint for rule in client.application.url_map.iter_rules()}
+
+    assert endpoints >= OPEN_ENDPOINTS
+    for path in ("/nowhere", "/enhance"):
+        assert client.get(path, headers={"Origin": "https://elsewhere.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/health", "/nowhere", "/static/status.js", "/enhance"])
+def test_every_response_carries_the_security_headers(path: str, serve: Serve) -> None:
+    headers = serve().get(path, buffered=True).headers
+
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_is_inline(serve: Serve) -> None:
+    client = serve()
+    page = client.get("/").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    assert {"/static/status.css", "/static/status.js", "/static/favicon.svg"} <= {*loaded}
+    assert all(client.get(path, buffered=True).status_code == 200 for path in loaded)
+    assert not re.search(r"style=|<style|\son\w+=|<script(?! src)", page)
+    files = "".join(path.read_text() for path in Path(client.application.static_folder).iterdir())
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|innerHTML", files)
+
+
+def test_a_models_name_is_escaped(sim: GroqSim, clock: Clock) -> None:
+    config = Config(keys=tuple(KEYS), base_url=sim.url, models=("<script>alert(1)</script>",))
+
+    assert "<script>alert" not in create_app(config, clock).test_client().get("/").text
