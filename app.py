@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, render_templ
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import check_keys
 import status
 import upstream
 import v1
@@ -63,6 +64,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     app.after_request(harden)
     app.extensions["promptlord"] = Service(config, pool, groq, limited(app, config, groq.fetch))
     app.register_blueprint(routes)
+    app.cli.add_command(check_keys.command(config))
     for prefix in v1.PREFIXES:
         app.register_blueprint(v1.routes, name=prefix.strip("/").replace("/", "-"), url_prefix=prefix)
     app.register_error_handler(HTTPException, _http_error)

@@ -1,0 +1,179 @@
+"""``flask check-keys``: what it says of each key and model, its exit code, and that it shows no key."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from conftest import KEYS
+from groqsim import Fault, GroqSim
+
+from app import create_app
+from config import Config
+
+ROOT = Path(__file__).parent.parent
+MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+
+
+def check(sim: GroqSim, *options: str, **settings: object) -> Result:
+    settings = {"keys": tuple(KEYS), "base_url": sim.url} | settings
+    return create_app(Config(**settings)).test_cli_runner().invoke(args=["check-keys", *options])
+
+
+def lines(result: Result) -> dict[str, str]:
+    """The table, each first word with the rest of its line."""
+    return {line.split()[0]: line.partition(" ")[2].strip() for line in result.stdout.splitlines() if line}
+
+
+def test_keys_that_work_and_models_that_exist(sim: GroqSim) -> None:
+    result = check(sim)
+
+    assert result.exit_code == 0
+    assert [lines(result)[label] for label in ("#1", "#2", "#3", *MODELS)] == ["works"] * 3 + ["exists"] * 2
+    assert "3 of 3 keys work." in result.stdout
+    assert "90 requests and 24,000 tokens a minute" in result.stdout
+    assert "3,000 requests and 600,000 tokens a day" in result.stdout
+    assert "Keys of one organization add nothing" in result.stdout
+
+
+def test_each_key_costs_one_call_and_no_token(sim: GroqSim) -> None:
+    check(sim)
+
+    assert sorted(call.key for call in sim.calls) == sorted(KEYS)
+    assert {(call.method, call.path) for call in sim.calls} == {("GET", "/openai/v1/models")}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.named("invalid_api_key"), "Invalid API key (401): create a new one in the Groq console"),
+        (Fault.named("organization_restricted"), "Organization restricted (400): ask Groq's support why"),
+        (Fault.named("spend_limit_reached"), "Spend limit reached (400): raise it in the Groq console"),
+        (Fault.named("cloudflare_1010"), "Groq refuses this server's network .*: not the key"),
+        (Fault.named("rate_limit"), "Rate limit exceeded on requests per minute (429): not the key"),
+        (Fault.named("bad_gateway_html"), "Groq answered 502: not the key"),
+        (Fault.named("garbage"), "unusable answer (200): not the key"),
+        (Fault.named("reset"), "Groq is unreachable: not the key"),
+        (Fault.status(418), "Request refused: 418 .*"),
+    ],
+)
+def test_a_key_that_does_not_work_says_why(fault: Fault, words: str, sim: GroqSim) -> None:
+    sim.order(fault, key="gsk_two", times=None)
+    result = check(sim)
+
+    assert re.fullmatch(words.replace("(", r"\(").replace(")", r"\)"), lines(result)["#2"])
+    assert lines(result)["#3"] == "works"
+    assert "2 of 3 keys work." in result.stdout
+    assert result.exit_code == 0
+
+
+def test_what_is_no_key_of_groqs_is_recognized(sim: GroqSim) -> None:
+    assert "begin with gsk_" in lines(check(sim, keys=("sk-other",)))["#1"]
+
+
+def test_no_key_works(sim: GroqSim) -> None:
+    sim.order(Fault.named("invalid_api_key"), times=None)
+    result = check(sim)
+
+    assert result.exit_code == 1
+    assert "0 of 3 keys work." in result.stdout
+    assert lines(result)[MODELS[0]] == "unknown: no key works"
+    assert "add up" not in result.stdout
+
+
+def test_no_key_is_configured(sim: GroqSim) -> None:
+    result = check(sim, keys=())
+
+    assert result.exit_code == 1
+    assert "0 of 0 keys work." in result.stdout
+
+
+def test_a_model_that_groq_does_not_serve(sim: GroqSim) -> None:
+    result = check(sim, models=("llama-3.1-8b-instant", *MODELS))
+
+    assert result.exit_code == 1
+    assert lines(result)["llama-3.1-8b-instant"] == "not served: set GROQ_MODELS to models that Groq serves"
+    assert lines(result)[MODELS[0]] == "exists"
+
+
+def test_a_model_that_is_not_for_every_key(sim: GroqSim) -> None:
+    sim.order(Fault.status(200, {"object": "list", "data": [{"id": MODELS[0]}]}), key="gsk_two")
+    result = check(sim)
+
+    assert lines(result)[MODELS[1]] == "exists, but not for #2"
+    assert result.exit_code == 0
+
+
+def test_repeated_keys_are_mentioned_and_asked_once(sim: GroqSim) -> None:
+    config = Config.from_env({"GROQ_API_KEYS": "gsk_one,gsk_two,gsk_one", "GROQ_BASE_URL": sim.url})
+    result = create_app(config).test_cli_runner().invoke(args=["check-keys"])
+
+    assert "GROQ_API_KEYS repeats 1: each counts once." in result.stdout
+    assert len(sim.calls) == 2
+
+
+def test_json(sim: GroqSim) -> None:
+    sim.order(Fault.named("invalid_api_key"), key="gsk_three")
+    result = check(sim, "--json", models=MODELS[:1])
+
+    assert json.loads(result.stdout) == {
+        "ok": True,
+        "keys": [
+            {"label": "#1", "works": True, "result": "works"},
+            {"label": "#2", "works": True, "result": "works"},
+            {"label": "#3", "works": False, "result": "Invalid API key (401): create a new one in the Groq console"},
+        ],
+        "repeated": 0,
+        "models": [{"name": MODELS[0], "exists": True, "result": "exists"}],
+        "atMost": {
+            "perMinute": {"requests": 60, "tokens": 16000},
+            "perDay": {"requests": 2000, "tokens": 400000},
+        },
+    }
+
+
+def test_no_key_is_ever_printed(sim: GroqSim) -> None:
+    sim.order(Fault.named("invalid_api_key"), key="gsk_one")
+    sim.order(Fault.status(500, "gsk_two"), key="gsk_two")
+    for options in ([], ["--json"]):
+        assert not re.search("gsk_(one|two|three)|org_", check(sim, *options).output)
+
+
+def flask(sim: GroqSim, **env: str) -> dict[str, object]:
+    env = {"PYTHON_DOTENV_DISABLED": "1", "PATH": os.defpath, "GROQ_BASE_URL": sim.url} | env
+    return {"args": [Path(sys.executable).with_name("flask"), "check-keys"], "cwd": ROOT, "env": env}
+
+
+def test_flask_finds_it_by_itself(sim: GroqSim) -> None:
+    done = subprocess.run(**flask(sim, GROQ_API_KEYS="gsk_one"), capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 keys works." in done.stdout
+    assert "checked" not in done.stdout + done.stderr
+    assert "\033" not in done.stdout
+
+
+def test_a_malformed_key_ends_it_with_one_line(sim: GroqSim) -> None:
+    env = {"GROQ_API_KEYS": "gsk_one,gsk_zwö"}
+    done = subprocess.run(**flask(sim, **env), capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"❌ GROQ_API_KEYS must be .* #2 is not: copy it again\n", done.stderr)
+    assert "gsk_" not in done.stderr
+
+
+def test_a_terminal_sees_how_far_it_is(sim: GroqSim) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.Popen(**flask(sim, GROQ_API_KEYS=",".join(KEYS)), stdout=theirs, stderr=theirs)
+    assert done.wait(timeout=30) == 0
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+
+    assert "3 of 3 keys checked\r\n" in shown
+    assert "\033[32mworks" in shown
