@@ -1,0 +1,424 @@
+"""Real Chromium: the status page as people meet it, and an extension that calls /enhance as the real one does."""
+
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import KEYS
+from groqsim import Fault, GroqSim
+from playwright.sync_api import Browser, BrowserType, Page, Worker, expect, sync_playwright
+from test_server import PROCFILE, ROOT, Server
+
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
+EXTENSION = ROOT / "tests" / "extension"
+FOREIGN = "evil.example"
+FLAGS = [
+    "--disable-background-networking",  # or it looks for hosts that tests have no business with
+    "--disable-quic",
+    f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1",
+]
+REFUSED = "net::ERR_CONNECTION_REFUSED"  # what the console says, whatever a page does about it
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
+Start = Callable[..., Server]
+expect.set_options(timeout=15_000)  # ms
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[BrowserType]:
+    """Debian's Chromium; its absence is a reason to skip, but for CI a failure."""
+    path = shutil.which("chromium")
+    if not path:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium
+
+
+def options(**more: object) -> dict[str, object]:
+    args = [*FLAGS, *more.pop("args", [])]
+    return {"executable_path": shutil.which("chromium"), "args": args, "chromium_sandbox": os.geteuid() != 0} | more
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: BrowserType) -> Iterator[Browser]:
+    browser = chromium.launch(**options())
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def start(sim: GroqSim, tmp_path: Path) -> Iterator[Start]:
+    """Start the service on the simulated Groq, with further settings by their variables' names."""
+    servers: list[Server] = []
+
+    def start(**env: str) -> Server:
+        env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS), "MAX_WAIT_SECONDS": "0"} | env
+        servers.append(Server(PROCFILE, tmp_path / f"{len(servers)}.log", ROOT, **env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+class Visit:
+    """A page in a window of its own, with all that its console said and all hosts that it asked."""
+
+    def __init__(self, browser: Browser, url: str, **window: object) -> None:
+        self.context = browser.new_context(**window)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("response", lambda got: got.status < 400 or self.complaints.append(got.url))
+        self.page.goto(url)
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open the status page. In the end no console has complained and no other host was asked."""
+    visits: list[tuple[str, Visit]] = []
+
+    def visit(server: Server, **window: object) -> Page:
+        visits.append((server.url, Visit(browser, server.url, **window)))
+        return visits[-1][1].page
+
+    yield visit
+    for url, made in visits:
+        made.context.close()
+        assert [complaint for complaint in made.complaints if REFUSED not in complaint] == []
+        assert {urlsplit(asked).netloc for asked in made.asked} == {urlsplit(url).netloc}
+
+
+def row(page: Page, label: str) -> object:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=label))
+
+
+def seconds_left(page: Page, label: str) -> int:
+    return int(row(page, label).locator("[data-left]").inner_text().removesuffix(" s"))
+
+
+# The status page
+
+
+def test_a_key_that_cools_counts_down_and_comes_back(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
+    server = start(KEY_COOLDOWN_SECONDS="4")
+    page = visit(server)
+    expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
+
+    sim.order(Fault.named("invalid_api_key"), key="gsk_one")
+    server.enhance()
+    expect(row(page, "#1")).to_contain_text("cooling")
+    expect(row(page, "#1")).to_contain_text("Invalid API key: create a new one in the Groq console, tried again in")
+    expect(page.get_by_role("heading", level=1)).to_have_text("2 of 3 keys are ready")
+    left = seconds_left(page, "#1")
+    assert 1 <= left <= 4
+
+    expect(row(page, "#1").locator("[data-left]")).to_have_text(
+        f"{left - 1} s" if left > 1 else "a moment", timeout=1500
+    )
+    expect(row(page, "#1").get_by_text("ready", exact=True)).to_be_visible()
+    expect(row(page, "#1").get_by_role("listitem")).to_have_count(0)
+    expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
+
+
+def test_numbers_and_meters_follow(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
+    server = start()
+    page = visit(server)
+    meters = page.get_by_role("meter", name="requests per day")
+    expect(page.get_by_text("known after the first answer").first).to_be_visible()
+
+    for _ in range(3):
+        server.enhance()
+
+    expect(row(page, "#3").get_by_role("cell").nth(1)).to_have_text("1")
+    expect(meters.first).to_have_attribute("max", "3000")
+    assert meters.first.evaluate("meter => meter.value") == 2997
+    expect(page.get_by_text("2,997 of 3,000 left").first).to_be_visible()
+
+
+def test_it_says_since_when_the_server_is_unreachable_and_recovers(start: Start, visit: Callable[..., Page]) -> None:
+    server = start()
+    page = visit(server)
+    figures = page.get_by_text("Requests to Groq")
+    expect(figures).to_be_visible()
+
+    server.stop()
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"Unreachable since \d\d:\d\d:\d\d"))
+    expect(figures).to_be_hidden()
+    assert page.title() == "Unreachable · PromptLord"
+    since = page.get_by_role("alert").inner_text()
+    page.wait_for_timeout(2500)
+    assert page.get_by_role("alert").inner_text() == since
+
+    start(PORT=str(server.port))
+    expect(figures).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page).to_have_title("All 3 keys are ready · PromptLord")
+
+
+def test_what_is_no_answer_of_ours_counts_as_unreachable(start: Start, visit: Callable[..., Page]) -> None:
+    page = visit(start())
+    page.route("**/status", lambda route: route.fulfill(status=200, content_type="text/html", body="<h1>asleep</h1>"))
+
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_unconfigured_it_tells_the_steps_and_notices_the_keys(start: Start, visit: Callable[..., Page]) -> None:
+    server = start(GROQ_API_KEYS="")
+    page = visit(server)
+    expect(page.get_by_role("heading", level=1)).to_have_text("No key is configured")
+    expect(page.get_by_role("listitem")).to_have_count(3)
+    expect(page.get_by_role("link", name="console.groq.com/keys")).to_be_visible()
+
+    server.stop()
+    start(PORT=str(server.port))
+    expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
+    expect(page.get_by_role("table")).to_be_visible()
+
+
+def test_a_hidden_tab_does_not_ask(start: Start, visit: Callable[..., Page]) -> None:
+    page = visit(start())
+    asked: list[str] = []
+    page.wait_for_timeout(500)
+    hide = (
+        "hidden => { Object.defineProperty(document, 'hidden', {configurable: true, value: hidden});"
+        "document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    page.evaluate(hide, True)
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(2500)
+    assert asked == []
+
+    with page.expect_request("**/status", timeout=1000):
+        page.evaluate(hide, False)
+
+
+def test_countdowns_are_not_read_out(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
+    server = start()
+    sim.order(Fault.named("invalid_api_key"), times=None)
+    server.enhance()
+    page = visit(server)
+    expect(page.get_by_text("The first is back in")).to_be_visible()
+    page.wait_for_timeout(500)
+
+    said = page.evaluate("""async () => {
+        const said = [];
+        const live = document.querySelectorAll("[role=status], [role=alert], [aria-live]");
+        const watcher = new MutationObserver((changes) => said.push(...changes));
+        live.forEach((each) => watcher.observe(each, {subtree: true, childList: true, characterData: true}));
+        await new Promise((done) => setTimeout(done, 2500));
+        return [live.length, said.length];
+    }""")
+    assert said == [2, 0]
+
+
+def test_without_javascript_the_page_says_the_same(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
+    server = start()
+    sim.order(Fault.named("rate_limit", retry_after=50, dimension="TPM"), key="gsk_one")
+    server.enhance()
+    page = visit(server, java_script_enabled=False)
+
+    expect(row(page, "#1")).to_contain_text("tokens per minute used up, back in")
+    expect(row(page, "#1")).to_contain_text("organization A")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("window", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("state", ["cooling", "unconfigured", "unreachable"])
+def test_every_state_is_readable_for_all(
+    state: str, window: dict, scheme: str, sim: GroqSim, start: Start, visit: Callable[..., Page]
+) -> None:
+    server = start(GROQ_API_KEYS="") if state == "unconfigured" else start()
+    sim.order(Fault.named("invalid_api_key"), key="gsk_one")
+    sim.order(Fault.named("rate_limit", retry_after=50), key="gsk_two")
+    server.enhance()
+    page = visit(server, viewport=window, color_scheme=scheme, reduced_motion="reduce")
+    if state == "unreachable":
+        server.stop()
+        expect(page.get_by_role("alert")).to_be_visible()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= window["width"]
+    assert serious(page) == []
+    dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(21, 22, 20)"
+    assert dark == (scheme == "dark")
+    motion = page.evaluate("getComputedStyle(document.querySelector('h1'), '::before').transitionDuration")
+    assert float(motion.removesuffix("s")) == 0
+
+
+def serious(page: Page) -> list[str]:
+    """What axe-core finds, beyond trifles."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run()")["violations"]
+    return [json.dumps(each["nodes"], indent=1) for each in found if each["impact"] in ("serious", "critical")]
+
+
+def test_a_failing_page_would_be_noticed(browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_content("<html><body><img src=''><p style='color: #aaa; background: #fff'>faint</p></body></html>")
+
+    assert len(serious(page)) >= 2
+    page.close()
+
+
+# The extension
+
+
+@pytest.fixture
+def worker(chromium: BrowserType, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Worker]:
+    """The service worker of our extension; indirect parameter: whether it has the host permission."""
+    folder = shutil.copytree(EXTENSION, tmp_path / "extension")
+    if not request.param:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["host_permissions"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    args = [f"--disable-extensions-except={folder}", f"--load-extension={folder}"]
+    settings = options(args=args, ignore_default_args=["--disable-extensions"])
+    context = chromium.launch_persistent_context(tmp_path / "profile", **settings)
+    yield context.service_workers[0] if context.service_workers else context.wait_for_event("serviceworker")
+    context.close()
+
+
+ALLOWED, UNASKED = pytest.param(True, id="permission"), pytest.param(False, id="preflight")
+both = pytest.mark.parametrize("worker", [ALLOWED, UNASKED], indirect=True)
+
+
+def enhance(worker: Worker, server: Server, prompt: str = "write a poem about rain") -> dict:
+    return worker.evaluate("([backend, prompt]) => enhance(backend, prompt)", [server.url, prompt])
+
+
+def logged(start: Start, **env: str) -> Server:
+    return start(GUNICORN_CMD_ARGS="--access-logfile -", **env)
+
+
+@pytest.mark.parametrize(("worker", "preflights"), [(True, 0), (False, 1)], indirect=["worker"])
+def test_the_extension_gets_a_better_prompt(worker: Worker, preflights: int, sim: GroqSim, start: Start) -> None:
+    server = logged(start)
+
+    told = enhance(worker, server)
+
+    assert told["status"] == 200
+    assert "Task: write a poem about rain" in told["sees"]
+    assert server.output.count('"OPTIONS /enhance') == preflights
+    assert server.output.count('"POST /enhance') == 1
+
+
+@both
+def test_the_extensions_ping_keeps_the_server_awake(worker: Worker, sim: GroqSim, start: Start) -> None:
+    assert enhance(worker, start(), "ping")["sees"] == "ping"
+    assert sim.calls == []
+
+
+@both
+def test_the_extension_sees_its_quota_used_up(worker: Worker, start: Start) -> None:
+    server = start(CLIENT_LIMITS="100 per second;1 per minute")
+    enhance(worker, server)
+    told = enhance(worker, server)
+
+    assert (told["status"], told["sees"]) == (402, "Limit reached")
+    assert 0 < int(told["retryAfter"]) <= 61
+
+
+@both
+def test_the_extension_sees_that_no_key_is_ready_and_when_one_will_be(
+    worker: Worker, sim: GroqSim, start: Start
+) -> None:
+    server = start()
+    sim.order(Fault.named("rate_limit", retry_after=30), times=None)
+    enhance(worker, server)
+    told = enhance(worker, server)
+
+    assert (told["status"], told["sees"]) == (503, "Error")
+    assert 25 <= int(told["retryAfter"]) <= 30
+
+
+@both
+def test_the_extension_reads_health(worker: Worker, start: Start) -> None:
+    assert worker.evaluate("backend => health(backend)", start().url)["activeKeys"] == 3
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """A web page without content, of whatever host it is asked as."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><link rel=icon href=data:,><title>elsewhere</title>")
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """The address of a foreign web page."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://{FOREIGN}:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+POST = """async ([backend, options]) => {
+    try {
+        const response = await fetch(`${backend}/enhance`, {method: "POST", body: '{"prompt": "a poem"}', ...options});
+        return response.type === "opaque" ? "opaque" : await response.text();
+    } catch (error) {
+        return error.name;
+    }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("options", "result"),
+    [
+        ({"headers": {"Content-Type": "application/json"}}, "TypeError"),
+        ({"headers": {"Content-Type": "text/plain"}}, "TypeError"),
+        ({"mode": "no-cors"}, "opaque"),
+    ],
+    ids=["json", "plain", "no-cors"],
+)
+def test_a_foreign_web_page_is_refused(
+    options: dict, result: str, elsewhere: str, browser: Browser, sim: GroqSim, start: Start
+) -> None:
+    server = logged(start)
+    page = browser.new_page()
+    page.goto(elsewhere)
+
+    assert page.evaluate(POST, [server.url, options]) == result
+    assert '"OPTIONS /enhance' in server.output or '"POST /enhance HTTP/1.1" 403' in server.output
+    assert sim.calls == []
+    page.close()
+
+
+def test_the_status_page_cannot_be_framed(elsewhere: str, browser: Browser, start: Start) -> None:
+    server = start()
+    page = browser.new_page()
+    page.goto(elsewhere)
+    page.evaluate(
+        "url => { document.body.append(Object.assign(document.createElement('iframe'), {src: url})) }", server.url
+    )
+    page.wait_for_timeout(500)
+
+    assert "keys are ready" not in "".join(frame.content() for frame in page.frames)
+    page.close()
+
+
+def test_a_page_of_this_machine_may_call(browser: Browser, elsewhere: str, start: Start) -> None:
+    page = browser.new_page()
+    page.goto(elsewhere.replace(FOREIGN, "localhost"))
+
+    answer = page.evaluate(POST, [start().url, {"headers": {"Content-Type": "application/json"}}])
+    assert json.loads(answer)["enhancedPrompt"]
+    page.close()
