@@ -5,7 +5,7 @@ PYTHON ?= $(shell cd / && for p in python3 python3.13 python3.12 python3.11 pyth
 BIN := .venv/bin
 SIM := http://127.0.0.1:4000
 
-.PHONY: demo run bench test check clean
+.PHONY: demo run bench screenshots test check clean
 .DELETE_ON_ERROR:  # or a .venv that failed half-way, as without Debian's python3-venv, would count as made
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
@@ -34,6 +34,9 @@ check: .venv/dev  ## style, types and tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+screenshots: .venv/dev  ## the pictures in docs/, taken with Debian's chromium and fonts-inter
+	$(BIN)/python tools/screenshots.py
 
 clean:
 	rm -rf .venv .*_cache

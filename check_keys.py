@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,20 +58,18 @@ def _ask_all(config: Config) -> list[Result]:
     keys = [Key(number, secret) for number, secret in enumerate(config.keys, 1)]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = [threads.submit(_ask, transport, key) for key in keys]
-        for done, _ in enumerate(as_completed(answers), 1):
-            if sys.stderr.isatty():
-                click.echo(f"\r\033[K{done} of {len(keys)} keys checked", nl=done == len(keys), err=True)
+        done, hidden = as_completed(answers), not sys.stderr.isatty()
+        with click.progressbar(done, len(keys), "Asking Groq", file=sys.stderr, hidden=hidden) as bar:
+            list(bar)
     return [answer.result() for answer in answers]
 
 
 def _ask(transport: Transport, key: Key) -> Result:
     headers = {"Accept": "application/json", "Authorization": f"Bearer {key.secret}"}
     try:
-        answer = transport.send("GET", "/openai/v1/models", headers, None, Patience(time.monotonic() + SECONDS))
-        try:
+        patience = Patience(time.monotonic() + SECONDS)
+        with closing(transport.send("GET", "/openai/v1/models", headers, None, patience)) as answer:
             status, body = answer.status, answer.read()
-        finally:
-            answer.close()
     except Silence:
         return Result(key, f"no answer within {SECONDS:g} s: not the key")
     except Broken:
@@ -121,12 +120,14 @@ def _model(name: str, working: Sequence[Result]) -> dict[str, Any]:
     return {"name": name, "exists": len(lacking) < len(working), "result": words}
 
 
+def _rows(findings: Sequence[dict[str, Any]], name: str, good: str) -> list[str]:
+    width = max((len(finding[name]) for finding in findings), default=0)
+    colors = {True: "green", False: "red"}
+    return [f"{each[name]:{width}}  {click.style(each['result'], fg=colors[each[good]])}" for each in findings]
+
+
 def _table(findings: dict[str, Any]) -> str:
-    rows = [(key["label"], key["works"], key["result"]) for key in findings["keys"]]
-    rows += [(model["name"], model["exists"], model["result"]) for model in findings["models"]]
-    width = max(len(name) for name, _, _ in rows) + 2
-    lines = [f"{name:{width}}{click.style(words, fg='green' if good else 'red')}" for name, good, words in rows]
-    lines.insert(len(findings["keys"]), "")
+    lines = [*_rows(findings["keys"], "label", "works"), "", *_rows(findings["models"], "name", "exists")]
     count, working = len(findings["keys"]), sum(key["works"] for key in findings["keys"])
     lines += ["", f"{working} of {count} keys work{'s' if working == 1 else ''}."]
     if findings["repeated"]:
