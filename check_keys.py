@@ -20,6 +20,11 @@ from transport import Broken, Patience, Silence, Transport
 AT_ONCE = 8
 SECONDS = 10.0  # for an answer
 FREE_PLAN = {"perMinute": {"requests": 30, "tokens": 8000}, "perDay": {"requests": 1000, "tokens": 200_000}}
+WORDS = {
+    policy.REVOKED: "revoked (401): create a new one",
+    policy.RESTRICTED: "the organization is restricted: ask Groq's support why",
+    policy.REFUSED_NETWORK: "this server's network is refused",
+}
 SUM = """
 On Groq's free plan they add up, for each model, to at most
   {perMinute[requests]:,} requests and {perMinute[tokens]:,} tokens a minute,
@@ -84,8 +89,8 @@ def _ask(transport: Transport, key: Key) -> Result:
 
 
 def _words(verdict: Verdict, status: int, key: Key) -> str:
-    words = verdict.reason
-    if str(status) not in words:
+    words = WORDS.get(verdict.reason, verdict.reason)
+    if verdict.reason not in WORDS and str(status) not in words:
         what, colon, advice = words.partition(":")
         words = f"{what} ({status}){colon}{advice}"
     if verdict.fault in (Fault.LIMIT, Fault.GROQ, Fault.NETWORK):

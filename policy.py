@@ -56,16 +56,19 @@ class CutOff(Unusable):
     """The completion ended for want of room; it may fit when asked for with more."""
 
 
+REVOKED = "Invalid API key: create a new one in the Groq console"
+RESTRICTED = "Organization restricted: ask Groq's support why"
+REFUSED_NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
+
 _BY_CODE = {
-    "organization_restricted": (Fault.KEY, "Organization restricted: ask Groq's support why"),
+    "organization_restricted": (Fault.KEY, RESTRICTED),
     "blocked_api_access": (Fault.KEY, "Spend limit reached: raise it in the Groq console"),
     "spend_": (Fault.KEY, "Spend limit reached: raise it in the Groq console"),
-    "invalid_api_key": (Fault.KEY, "Invalid API key: create a new one in the Groq console"),
+    "invalid_api_key": (Fault.KEY, REVOKED),
     "model_permission_blocked": (Fault.KEY_FOR_MODEL, "Model not allowed: allow it in the Groq console"),
     "model_decommissioned": (Fault.MODEL, "Model decommissioned"),
     "model_not_found": (Fault.MODEL, "Model not found"),
 }
-_REFUSED_NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
 UNREACHABLE = Verdict(Fault.GROQ, "Groq is unreachable")
 STILL_CUT_OFF = Verdict(Fault.GROQ, "Unusable answer: cut off for want of room")
 
@@ -91,9 +94,9 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict | Non
         if code.startswith(sign):
             return Verdict(fault, reason)
     if status == 401:
-        return Verdict(*_BY_CODE["invalid_api_key"])
+        return Verdict(Fault.KEY, REVOKED)
     if status == 403 and (not error or "network settings" in message):
-        return Verdict(Fault.NETWORK, _REFUSED_NETWORK)
+        return Verdict(Fault.NETWORK, REFUSED_NETWORK)
     return Verdict(Fault.REQUEST, f"Request refused: {status} {code}".rstrip())
 
 

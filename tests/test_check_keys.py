@@ -51,10 +51,10 @@ def test_each_key_costs_one_call_and_no_token(sim: GroqSim) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault.named("invalid_api_key"), "Invalid API key (401): create a new one in the Groq console"),
-        (Fault.named("organization_restricted"), "Organization restricted (400): ask Groq's support why"),
+        (Fault.named("invalid_api_key"), "revoked (401): create a new one"),
+        (Fault.named("organization_restricted"), "the organization is restricted: ask Groq's support why"),
         (Fault.named("spend_limit_reached"), "Spend limit reached (400): raise it in the Groq console"),
-        (Fault.named("cloudflare_1010"), "Groq refuses this server's network .*: not the key"),
+        (Fault.named("cloudflare_1010"), "this server's network is refused: not the key"),
         (Fault.named("rate_limit"), "Rate limit exceeded on requests per minute (429): not the key"),
         (Fault.named("bad_gateway_html"), "Groq answered 502: not the key"),
         (Fault.named("garbage"), "unusable answer (200): not the key"),
@@ -126,7 +126,7 @@ def test_json(sim: GroqSim) -> None:
         "keys": [
             {"label": "#1", "works": True, "result": "works"},
             {"label": "#2", "works": True, "result": "works"},
-            {"label": "#3", "works": False, "result": "Invalid API key (401): create a new one in the Groq console"},
+            {"label": "#3", "works": False, "result": "revoked (401): create a new one"},
         ],
         "repeated": 0,
         "models": [{"name": MODELS[0], "exists": True, "result": "exists"}],
