@@ -188,14 +188,14 @@ def test_unconfigured_it_tells_the_steps_and_notices_the_keys(start: Start, visi
 
 def test_a_hidden_tab_does_not_ask(start: Start, visit: Callable[..., Page]) -> None:
     page = visit(start())
-    asked: list[str] = []
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", {configurable: true, value: hidden});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
     page.wait_for_timeout(500)
-    hide = (
-        "hidden => { Object.defineProperty(document, 'hidden', {configurable: true, value: hidden});"
-        "document.dispatchEvent(new Event('visibilitychange')); }"
-    )
-    page.evaluate(hide, True)
+    asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(hide, True)
     page.wait_for_timeout(2500)
     assert asked == []
 
