@@ -13,8 +13,8 @@ import click
 
 import policy
 from config import Config
-from keypool import Key
 from policy import Fault, Verdict
+from state import Key
 from transport import Broken, Patience, Silence, Transport
 
 AT_ONCE = 8

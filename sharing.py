@@ -11,8 +11,9 @@ from typing import Any
 from redis import Redis, RedisError
 from redis.exceptions import LockError
 
-from keypool import KeyPool, Standing, State
+from keypool import KeyPool
 from lane import Booking, Bucket, Cooling, Lane
+from state import Standing, State
 
 log = logging.getLogger("promptlord")
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from enhance import Enhancement
-from keypool import KeyState, Snapshot
 from lane import PERIODS, RPM, Bucket, Lane, units
+from state import KeyState, Snapshot
 
 LEAST = Enhancement.of("", ()).need  # tokens; with room for so many a key is ready
 USUAL = Enhancement.of("x" * 200, ()).need  # tokens; what the forecast counts in

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import IO, Generic, Protocol, TypeVar
 
 import policy
-from keypool import Key, KeyPool, NoKeyReady, Turn
+from keypool import KeyPool, NoKeyReady, Turn
 from policy import CutOff, Fault, Unusable, Verdict
+from state import Key
 from transport import Answer, Broken, Client, ClientLeft, Patience, Silence, Transport
 
 log = logging.getLogger("promptlord")
