@@ -117,10 +117,11 @@ def test_every_platform_starts_it_alike():
     assert json.loads(read("app.json"))["buildpacks"] == [{"url": "heroku/python"}]
 
 
-def test_renders_health_check_is_answered(serve):
+@pytest.mark.parametrize("keys", [("gsk_one",), ()])
+def test_renders_health_check_is_answered_with_and_without_keys(serve, keys):
     (render,) = yaml.safe_load(read("render.yaml"))["services"]
 
-    assert serve().get(render["healthCheckPath"]).status_code == 200
+    assert serve(keys=keys).get(render["healthCheckPath"]).status_code == 200
 
 
 def test_the_platforms_python_is_one_that_is_supported():
