@@ -308,6 +308,7 @@ def test_the_extension_gets_a_better_prompt(worker: Worker, preflights: int, sim
 
     assert told["status"] == 200
     assert "Task: write a poem about rain" in told["sees"]
+    server.wait_for('"POST /enhance')  # which is logged after it is answered
     assert server.output.count('"OPTIONS /enhance') == preflights
     assert server.output.count('"POST /enhance') == 1
 
@@ -397,7 +398,7 @@ def test_a_foreign_web_page_is_refused(
     page.goto(elsewhere)
 
     assert page.evaluate(POST, [server.url, options]) == result
-    assert '"OPTIONS /enhance' in server.output or '"POST /enhance HTTP/1.1" 403' in server.output
+    server.wait_for(r'"(OPTIONS|POST) /enhance HTTP/1.1" 403')
     assert sim.calls == []
     page.close()
 
