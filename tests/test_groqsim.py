@@ -1,15 +1,19 @@
 """The simulator keeps to what is known of Groq; seen through real sockets, with a client that knows nothing of it."""
 
+import base64
 import json
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import wave
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -264,6 +268,83 @@ def test_answers_look_as_if_they_came_through_cloudflare(caller):
     assert headers["server"] == "cloudflare"
     assert headers.keys() >= {"cf-ray", "x-groq-region", "date"}
     assert "__cf_bm" in caller.session.cookies
+
+
+# What else there is
+
+
+WEATHER = {"name": "weather", "parameters": {"type": "object", "required": ["place"]}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_offered_tool_is_called_and_its_result_told(caller, stream):
+    tools = [{"type": "function", "function": WEATHER}]
+    response = caller.chat(tools=tools, stream=stream)
+    told = events(response)[-3] if stream else response.json()
+    (called,) = told["choices"][0]["delta" if stream else "message"]["tool_calls"]
+
+    assert called["function"] == {"name": "weather", "arguments": '{"place": "rain"}'}
+    assert '"finish_reason": "tool_calls"' in response.text
+    assert content(caller.chat(tools=tools, messages=[*SAID, {"role": "tool", "content": "wet"}]))
+
+
+def test_json_mode_answers_json(caller):
+    assert json.loads(content(caller.chat(response_format={"type": "json_object"}))).keys() == {"answer"}
+
+
+def test_responses_are_whole_or_named_events_without_done(caller):
+    asked = {"model": MODEL, "input": "a" * 120, "max_output_tokens": 200}
+    whole = caller.send("POST", "/openai/v1/responses", json=asked)
+    streamed = caller.send("POST", "/openai/v1/responses", json=asked | {"stream": True})
+
+    text = whole.json()["output"][0]["content"][0]["text"]
+    names = re.findall(r"^event: (\S+)$", streamed.text, re.MULTILINE)
+    deltas = re.findall(r'"response.output_text.delta".*?"delta": ("(?:[^"\\]|\\.)*")', streamed.text)
+    assert text == content(caller.chat())
+    assert ratelimit(whole)["remaining-tokens"] == "7700"
+    assert (names[0], names[-1]) == ("response.created", "response.completed")
+    assert "".join(map(json.loads, deltas)) == text
+    assert "[DONE]" not in streamed.text
+
+
+def test_embeddings_are_the_same_packed_or_not(caller):
+    asked = {"model": "embed", "input": ["rain", "snow"]}
+    plain = caller.send("POST", "/openai/v1/embeddings", json=asked).json()["data"]
+    packed = caller.send("POST", "/openai/v1/embeddings", json=asked | {"encoding_format": "base64"}).json()["data"]
+
+    assert [len(each["embedding"]) for each in plain] == [8, 8]
+    assert plain[0]["embedding"] != plain[1]["embedding"]
+    unpacked = struct.unpack("<8f", base64.b64decode(packed[1]["embedding"]))
+    assert unpacked == pytest.approx(plain[1]["embedding"])
+
+
+@pytest.mark.parametrize("task", ["transcriptions", "translations"])
+def test_sound_becomes_text_if_file_and_model_are_there(caller, task):
+    path, file = f"/openai/v1/audio/{task}", {"file": ("a.wav", b"RIFF\0\r\n", "audio/wav")}
+
+    heard = caller.send("POST", path, data={"model": "whisper-large-v3"}, files=file)
+    assert "bytes of sound" in heard.json()["text"]
+    assert caller.sim.calls[-1].model == "whisper-large-v3"
+
+    assert "'model'" in message(caller.send("POST", path, files=file))
+    assert "'file'" in message(caller.send("POST", path, files={"model": (None, "whisper-large-v3")}))
+
+
+def test_text_becomes_sound(caller):
+    spoken = caller.send("POST", "/openai/v1/audio/speech", json={"model": "tts", "input": "rain", "voice": "x"})
+
+    assert spoken.headers["content-type"] == "audio/wav"
+    with wave.open(BytesIO(spoken.content)) as sound:
+        assert sound.getnframes() == 640
+
+
+def test_answers_are_compressed_on_order_for_who_accepts_it(caller):
+    caller.sim.gzip = True
+    assert caller.chat().headers["content-encoding"] == "gzip"
+    assert content(caller.chat())
+
+    caller.session.headers["Accept-Encoding"] = "identity"
+    assert "content-encoding" not in caller.chat().headers
 
 
 # Limits

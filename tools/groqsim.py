@@ -5,6 +5,8 @@ curl localhost:4000/sim/faults -d '{"name": "rate_limit", "key": "gsk_demo_1", "
 """
 
 import argparse
+import base64
+import gzip
 import itertools
 import json
 import math
@@ -124,6 +126,33 @@ def enhanced(request: dict[str, Any]) -> str:
     )
 
 
+def as_chat(request: Any) -> Any:
+    """Return the chat request that a request to /responses amounts to; others as they are."""
+    if not isinstance(request, dict) or "input" not in request or "messages" in request:
+        return request
+    said = request["input"]
+    messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+    return {**request, "messages": messages, "max_completion_tokens": request.get("max_output_tokens")}
+
+
+def as_wanted(request: dict[str, Any], text: str) -> str:
+    """The same text in JSON mode: an object that holds it."""
+    wanted = request.get("response_format")
+    in_json = isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema")
+    return json.dumps({"answer": text}, ensure_ascii=False) if in_json else text
+
+
+def tool_calls(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Call the first tool that is offered, unless the last message is a tool's result."""
+    tools = request.get("tools") or []
+    if not tools or request.get("tool_choice") == "none" or request["messages"][-1].get("role") == "tool":
+        return []
+    about = tools[0].get("function", {})
+    wanted = dict.fromkeys(about.get("parameters", {}).get("required", []), "rain")
+    function = {"name": about.get("name", ""), "arguments": json.dumps(wanted)}
+    return [{"id": f"fc_{uuid4()}", "type": "function", "function": function}]
+
+
 def asked_for(request: dict[str, Any]) -> Any:
     return request.get("max_completion_tokens", request.get("max_tokens"))
 
@@ -146,9 +175,12 @@ def complaint(request: Any) -> str | None:
 
 def completion(call: "Call", text: str, finish: str, said: int) -> dict[str, Any]:
     """Return a finished chat completion; ``said`` counts its tokens, reasoning and all."""
+    calls = tool_calls(as_chat(call.json))
     hidden = call.json.get("include_reasoning") is False
     reasoning = {} if hidden else {"reasoning": "The user wants a better prompt."}
     message = {"role": "assistant", "content": text, **reasoning}
+    if calls:
+        message, finish = {"role": "assistant", "tool_calls": calls, **reasoning}, "tool_calls"
     usage = {"prompt_tokens": call.prompt_tokens, "completion_tokens": said, "total_tokens": call.prompt_tokens + said}
     return {
         "id": f"chatcmpl-{uuid4()}",
@@ -169,18 +201,89 @@ def as_events(whole: dict[str, Any], include_usage: bool) -> list[bytes]:
     about = {name: whole[name] for name in ("id", "created", "model", "system_fingerprint")}
     about["object"] = "chat.completion.chunk"
 
-    def event(delta: dict[str, str], finish: str | None = None, **more: Any) -> bytes:
+    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return sse({**about, "choices": [choice], **more})
 
     return [
         event({"role": "assistant", "content": ""}, x_groq=groq),
         *(event({"reasoning": message["reasoning"]}) for _ in message.keys() & {"reasoning"}),
-        *(event({"content": bit}) for bit in re.findall(r"\s*\S{1,8}|\s+", message["content"])),
+        *(event({"tool_calls": [{"index": 0, **tool}]}) for tool in message.get("tool_calls", ())),
+        *(event({"content": bit}) for bit in bits(message.get("content", ""))),
         event({}, choice["finish_reason"], x_groq=groq | {"usage": whole["usage"]}),
         *([sse(about | {"choices": [], "usage": whole["usage"]})] if include_usage else []),
         b"data: [DONE]\n\n",
     ]
+
+
+def bits(text: str) -> list[str]:
+    """A text as it is streamed."""
+    return re.findall(r"\s*\S{1,8}|\s+", text)
+
+
+def as_response(whole: dict[str, Any]) -> dict[str, Any]:
+    """Return what /responses answers where /chat/completions answers ``whole``."""
+    (choice,), usage = whole["choices"], whole["usage"]
+    text = {"type": "output_text", "text": choice["message"].get("content", ""), "annotations": [], "logprobs": []}
+    said = {"type": "message", "id": f"msg_{uuid4().hex}", "role": "assistant", "status": "completed"}
+    return {
+        "id": f"resp_{uuid4().hex}",
+        "object": "response",
+        "created_at": whole["created"],
+        "model": whole["model"],
+        "status": "incomplete" if choice["finish_reason"] == "length" else "completed",
+        "error": None,
+        "output": [said | {"content": [text]}],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": usage["completion_tokens_details"],
+            "total_tokens": usage["total_tokens"],
+        },
+    }
+
+
+def as_response_events(whole: dict[str, Any]) -> list[bytes]:
+    """Tell a response bit by bit, as server-sent events that have names, and no [DONE]."""
+    (said,) = whole["output"]
+    (text,) = said["content"]
+    begun = whole | {"status": "in_progress", "output": [], "usage": None}
+    place = {"item_id": said["id"], "output_index": 0, "content_index": 0}
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("created", {"response": begun}),
+        ("output_item.added", {"output_index": 0, "item": said | {"status": "in_progress", "content": []}}),
+        *(("output_text.delta", {**place, "delta": bit, "logprobs": []}) for bit in bits(text["text"])),
+        ("output_text.done", {**place, "text": text["text"], "logprobs": []}),
+        ("output_item.done", {"output_index": 0, "item": said}),
+        (whole["status"], {"response": whole}),
+    ]
+    return [
+        b"event: response.%b\n" % name.encode() + sse({"type": f"response.{name}", "sequence_number": number, **data})
+        for number, (name, data) in enumerate(told)
+    ]
+
+
+def form_fields(body: bytes) -> dict[str, bytes]:
+    """The first bytes of each field of a multipart form: enough for a name, and to see that a file is there."""
+    found = re.findall(rb'name="(\w+)"[^\r\n]*\r\n(?:[\w-]+:[^\r\n]*\r\n)*\r\n([^\r]{0,100})', body)
+    return {name.decode(): value for name, value in found}
+
+
+def vector(text: str, base64_wanted: bool) -> list[float] | str:
+    """A text's embedding: the same for the same text."""
+    numbers = [((sum(text.encode()) + place) % 97) / 97 for place in range(8)]
+    return base64.b64encode(struct.pack("<8f", *numbers)).decode() if base64_wanted else numbers
+
+
+def tone(text: str) -> bytes:
+    """A WAV file of silence, the longer the text the longer."""
+    samples = bytes(160 * len(text))
+    form = struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, 16000, 16000, 1, 8, b"data", len(samples))
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(samples), b"WAVE") + form + samples
 
 
 def as_json(value: Any) -> bytes:
@@ -289,6 +392,7 @@ class Call:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     json: Any = field(repr=False)
+    form: dict[str, bytes] = field(default_factory=dict, repr=False)
     model: str = ""
     status: int = 0
     prompt_tokens: int = 0
@@ -315,6 +419,12 @@ class Answer:
             return [self._head("application/json", f"content-length: {len(self.body)}") + self.body]
         head = self._head("text/event-stream", "transfer-encoding: chunked")
         return [head, *map(chunk, self.events), chunk(b"")]
+
+    def zipped(self) -> "Answer":
+        """The same compressed; streams are not, nor is nothing."""
+        if self.events is not None or not self.body:
+            return self
+        return replace(self, body=gzip.compress(self.body), headers={**self.headers, "content-encoding": "gzip"})
 
     def _head(self, kind: str, framing: str) -> bytes:
         headers = {"date": formatdate(usegmt=True), "content-type": kind} | dict(self.headers)
@@ -648,6 +758,7 @@ class GroqSim:
     chunk_pause: float = 0.0
     reasoning_tokens: int = 40
     refund: bool = False  # of what a completion left of its max_completion_tokens
+    gzip: bool = False  # for who accepts it
     reply: Callable[[dict[str, Any]], str] = enhanced
     clock: Callable[[], float] = time.monotonic
     port: int = 0
@@ -713,11 +824,15 @@ class GroqSim:
         """Note a call, and return it with what it is to meet."""
         key = headers.get("authorization", "").removeprefix("Bearer ").strip()
         call = Call(0.0, key, self.keys.get(key, ""), method, path, headers, body, parsed(body))
-        if isinstance(call.json, dict) and isinstance(call.json.get("model"), str):
-            call.model = call.json["model"]
-        if complaint(call.json) is None:
-            call.prompt_tokens = TEMPLATE_TOKENS + sum(count_tokens(text_of(said)) for said in call.json["messages"])
-            call.max_completion_tokens = asked_for(call.json)
+        call.form = form_fields(body) if "multipart/form-data" in headers.get("content-type", "") else {}
+        chat = as_chat(call.json)
+        if isinstance(chat, dict) and isinstance(chat.get("model"), str):
+            call.model = chat["model"]
+        elif "model" in call.form:
+            call.model = call.form["model"].decode("utf-8", "replace")
+        if complaint(chat) is None:
+            call.prompt_tokens = TEMPLATE_TOKENS + sum(count_tokens(text_of(said)) for said in chat["messages"])
+            call.max_completion_tokens = asked_for(chat)
         with self._lock:
             call.at = self.clock()
             self._calls.append(call)
@@ -739,7 +854,8 @@ class GroqSim:
         if call.organization and call.model in self.models:
             with self._lock:
                 headers |= self._lane(call).headers(answer.limits_shown(), self.clock())
-        return replace(answer, headers=headers | dict(answer.headers))
+        answer = replace(answer, headers=headers | dict(answer.headers))
+        return answer.zipped() if self.gzip and "gzip" in call.headers.get("accept-encoding", "") else answer
 
     def _route(self, call: Call, fault: Fault) -> Answer:
         path = call.path.partition("?")[0]
@@ -758,7 +874,7 @@ class GroqSim:
         return self._lanes[name]
 
     def _chat(self, call: Call, fault: Fault) -> Answer:
-        if problem := complaint(call.json):
+        if problem := complaint(as_chat(call.json)):
             return error(400, problem)
         if call.model not in self.models:
             return named_error("model_not_found", call)
@@ -768,13 +884,18 @@ class GroqSim:
         return limited(call, shortage) if shortage else self._complete(call, fault, reserve)
 
     def _complete(self, call: Call, fault: Fault, reserve: int) -> Answer:
-        text, finish = fault.says or (self.reply(call.json), "stop")
+        chat = as_chat(call.json)
+        text, finish = fault.says or (as_wanted(chat, self.reply(chat)), "stop")
         said = self.reasoning_tokens + count_tokens(text)
         if said > reserve:
             text, finish, said = cut(text, reserve - self.reasoning_tokens), "length", reserve
         whole = completion(call, text, finish, said)
         whole["usage"]["completion_tokens_details"] = {"reasoning_tokens": min(self.reasoning_tokens, said)}
         sent = partial(self._give_back, call, reserve - said)
+        if chat is not call.json:
+            whole = as_response(whole)
+            events = as_response_events(whole) if chat.get("stream") else None
+            return Answer(200, as_json(whole), events=events, sent=sent)
         if not call.json.get("stream"):
             return Answer(200, as_json(whole), sent=sent)
         include_usage = bool((call.json.get("stream_options") or {}).get("include_usage"))
@@ -784,6 +905,32 @@ class GroqSim:
         if self.refund:
             with self._lock:
                 self._lane(call).add({"TPM": tokens, "TPD": tokens}, self.clock())
+
+    def _embed(self, call: Call, fault: Fault) -> Answer:
+        asked = call.json if isinstance(call.json, dict) else {}
+        texts = [said] if isinstance(said := asked.get("input"), str) else said
+        if not call.model or not isinstance(texts, list):
+            return error(400, "'model' and 'input' : both are needed")
+        packed = asked.get("encoding_format") == "base64"
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector(str(text), packed)}
+            for index, text in enumerate(texts)
+        ]
+        usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(count_tokens(str(text)) for text in texts))
+        return Answer(200, as_json({"object": "list", "data": data, "model": call.model, "usage": usage}))
+
+    def _hear(self, call: Call, fault: Fault) -> Answer:
+        for name in ("file", "model"):
+            if not call.form.get(name):
+                return error(400, f"`{name}` : property '{name}' is missing")
+        about = {"text": f" {len(call.body)} bytes of sound.", "x_groq": {"id": f"req_{uuid4().hex}"}}
+        return Answer(200, as_json(about))
+
+    def _speak(self, call: Call, fault: Fault) -> Answer:
+        asked = call.json if isinstance(call.json, dict) else {}
+        if not call.model or not isinstance(asked.get("input"), str):
+            return error(400, "'model' and 'input' : both are needed")
+        return Answer(200, tone(asked["input"]), {"content-type": "audio/wav"})
 
     def _list(self, call: Call, fault: Fault) -> Answer:
         return Answer(200, as_json({"object": "list", "data": [described(model) for model in self.models]}))
@@ -811,7 +958,9 @@ class GroqSim:
         return {"ordered": wanted | target}
 
     def _calls_as_json(self, body: bytes) -> list[dict[str, Any]]:
-        return [asdict(call) | {"body": call.body.decode("utf-8", "replace")} for call in self.calls]
+        return [
+            asdict(call) | {"body": call.body.decode("utf-8", "replace"), "form": [*call.form]} for call in self.calls
+        ]
 
 
 def parsed(body: bytes) -> Any:
@@ -828,7 +977,10 @@ def described(model: str) -> dict[str, Any]:
 
 UNAUTHORIZED = error(401, "Invalid API Key", "invalid_api_key")
 ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
-    ("POST", "/openai/v1/chat/completions", GroqSim._chat),
+    ("POST", "/openai/v1/(?:chat/completions|responses)", GroqSim._chat),
+    ("POST", "/openai/v1/embeddings", GroqSim._embed),
+    ("POST", "/openai/v1/audio/(?:transcriptions|translations)", GroqSim._hear),
+    ("POST", "/openai/v1/audio/speech", GroqSim._speak),
     ("GET", "/openai/v1/models", GroqSim._list),
     ("GET", "/openai/v1/models/(.+)", GroqSim._describe),
 ]
@@ -852,6 +1004,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--chunk-pause", type=span, default=0.0, metavar="SECONDS")
     parser.add_argument("--reasoning-tokens", type=int, default=40)
     parser.add_argument("--refund", action="store_true", help="give unused tokens back")
+    parser.add_argument("--gzip", action="store_true", help="compress for those who accept it")
     for name, limit in asdict(Limits()).items():
         parser.add_argument(f"--{name}", type=int, default=limit or 0, help="0: no such limit")
     return parser.parse_args()
