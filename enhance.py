@@ -65,8 +65,8 @@ def checked(prompt: object) -> str:
 
 def estimate(text: str) -> int:
     """Tokens of ``text``, rather too many: three ASCII characters each, and of other scripts two bytes."""
-    plain = sum(map(str.isascii, text))
-    return -(-plain // 3) + (len(text.encode()) - plain + 1) // 2
+    plain = len(text.encode("ascii", "ignore"))
+    return -(-plain // 3) + (len(text.encode("utf-8", "surrogatepass")) - plain + 1) // 2
 
 
 class Readable(Protocol):

@@ -38,7 +38,12 @@ METHODS = {
     "models": "GET",
 }
 RESERVES = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
+NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
 STATEFUL = ("files", "batches", "fine_tuning")
+EVENT_ENDS = (b"\n\n", b"\n\r\n")
+BETWEEN_EVENTS = re.compile(rb"(?<=\n\n)|(?<=\n\r\n)")
+ERROR = re.compile(rb'"error"\s*:\s*[{"]')  # responses have "error": null in good events, and the text beside it
 CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
 
 routes = Blueprint("v1", __name__)
@@ -103,9 +108,10 @@ def admit() -> None:
         return
     if not tokens:
         raise Forbidden(CLOSED)
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip().encode()
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    token_given = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
     # All are compared, each in constant time: neither how much of one is right shows, nor which.
-    if not sum(hmac.compare_digest(given, token.encode()) for token in tokens):
+    if not sum(hmac.compare_digest(token_given, token.encode()) for token in tokens):
         wrong = "Wrong or missing access token: send one of ACCESS_TOKENS as Authorization: Bearer"
         raise Unauthorized(wrong, www_authenticate=WWWAuthenticate("bearer"))
 
@@ -124,7 +130,7 @@ def _check(path: str) -> None:
     method = "GET" if path.startswith("models/") else METHODS.get(path)
     if path.split("/")[0] in STATEFUL:
         raise NotFound("What is stored under this path belongs to one organization, and the next key may be another's")
-    if method is None:
+    if method is None or {".", ".."} & set(path.split("/")):  # which would lead elsewhere
         raise NotFound(f"Only these are passed on: {', '.join(METHODS)}")
     if request.method != method:
         raise MethodNotAllowed([method])
@@ -150,12 +156,10 @@ def _payload() -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
     elif request.mimetype == "multipart/form-data":
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
             copyfileobj(request.stream, file)
-            yield file, _form_field(file, "model"), 0
+            yield file, _name(_form_field(file, "model")), 0
     else:
         body = request.get_data(cache=False)
-        data = json_object(body)
-        reserve = next((data[name] for name in RESERVES if isinstance(data.get(name), int)), 0)
-        yield body, str(data.get("model", "")), _tokens(data) + reserve
+        yield body, *_model_and_need(json_object(body))
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -168,12 +172,27 @@ def json_object(body: bytes) -> dict[str, Any]:
     return data
 
 
-def _tokens(value: object) -> int:
+def _model_and_need(data: dict[str, Any]) -> tuple[str, int]:
+    reserve = next((data[name] for name in RESERVES if isinstance(data.get(name), int)), 0)
+    return _name(data.get("model")), min(_tokens(data) + max(reserve, 0), NEED_MAX)
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= NAME_MAX else ""
+
+
+def _tokens(data: object) -> int:
     """An estimate for all text in it, however deep; not for pictures and sounds, which stand in it as data URLs."""
-    if isinstance(value, str):
-        return 0 if value.startswith("data:") else estimate(value)
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_tokens, parts))
+    tokens, rest = 0, [data]
+    while rest:
+        match rest.pop():
+            case str(text) if not text.startswith("data:"):
+                tokens += estimate(text)
+            case dict(parts):
+                rest += parts.values()
+            case list(parts):
+                rest += parts
+    return tokens
 
 
 class _Nowhere(io.RawIOBase):
@@ -188,7 +207,7 @@ class _Nowhere(io.RawIOBase):
 
 def _form_field(file: IO[bytes], name: str) -> str:
     file.seek(0)
-    parser = FormDataParser(stream_factory=lambda *_: _Nowhere(), silent=True)  # type: ignore[arg-type]
+    parser = FormDataParser(stream_factory=lambda **_: _Nowhere(), silent=True)  # type: ignore[arg-type]
     _, form, _ = parser.parse(file, request.mimetype, None, dict(request.mimetype_params))
     return form.get(name, "")
 
@@ -198,17 +217,22 @@ def _response(answer: Answer) -> Response:
     names = ["Content-Type", "X-Request-Id"]
     if answer.status >= 400:
         body: Any = mask(answer.read())
-        answer.close()
+    elif answer.headers.get("Content-Type", "").startswith("text/event-stream") and not _is_compressed(answer):
+        body = _events(answer)  # whose length may change
     else:
         names += ["Content-Encoding", "Content-Length"]
-        streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
-        body = _events(answer) if streams and "Content-Encoding" not in answer.headers else _bytes(answer)
-    response = Response(body, answer.status, direct_passthrough=True)
+        body = _bytes(answer)
+    response = Response(body, answer.status, mimetype="application/json")
     response.call_on_close(answer.close)  # a generator that never starts runs no finally
     for name in names:
-        if name in answer.headers:
-            response.headers[name] = answer.headers[name]
+        value = answer.headers.get(name)
+        if value and value.isprintable():  # gunicorn refuses others, and would then close nothing
+            response.headers[name] = value
     return response
+
+
+def _is_compressed(answer: Answer) -> bool:
+    return answer.headers.get("Content-Encoding", "identity") != "identity"
 
 
 def _bytes(answer: Answer) -> Iterator[bytes]:
@@ -221,15 +245,24 @@ def _bytes(answer: Answer) -> Iterator[bytes]:
 
 def _events(answer: Answer) -> Iterator[bytes]:
     """A stream's events, each whole, so that one cut in two is not taken for bad JSON but for what it is."""
-    rest = b""
+    rest = bytearray()
     try:
         for chunk in answer.chunks():
-            *events, rest = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", rest + chunk)
-            if events:
-                yield b"".join(mask(event) if b'"error"' in event else event for event in events)
-        yield rest
+            fresh = max(len(rest) - 2, 0)  # where an end not yet seen may begin
+            rest += chunk
+            if ends := [at + len(mark) for mark in EVENT_ENDS if (at := rest.rfind(mark, fresh)) >= 0]:
+                yield _masked(bytes(rest[: max(ends)]))
+                del rest[: max(ends)]
+        yield bytes(rest)
     except (Broken, Silence):
         told = {"error": error(502, "The stream from Groq broke off")}
         yield f"event: error\ndata: {json.dumps(told)}\n\n".encode()
     except ClientLeft as left:
         raise ConnectionResetError(errno.ECONNRESET, "the client has left") from left
+
+
+def _masked(events: bytes) -> bytes:
+    """The same without organization ids in those that tell an error; what a model says is left alone."""
+    if not ERROR.search(events):
+        return events
+    return b"".join(mask(event) if ERROR.search(event) else event for event in BETWEEN_EVENTS.split(events))
