@@ -20,6 +20,7 @@ from datetime import date
 from functools import cached_property, partial
 
 from groqsim import MODELS, Limits
+from latency import latency, table
 from rig import ROOT, Call, groq, post, service
 from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, reply
 
@@ -95,6 +96,7 @@ class Visit:
     seconds: float = 0.0
     retry_after: int = 0
     again: int = 0
+    again_after: float = 0.0  # seconds after it came, too
     error: str = ""
 
 
@@ -154,8 +156,9 @@ class Result:
     def sustained(self) -> float:
         """Enhancements a minute once the buckets' first filling is gone."""
         since = self.seconds / 3
-        late = [visit for visit in self.delivered if since <= visit.at + visit.seconds < self.seconds]
-        return len(late) * 60 / (self.seconds - since)
+        ends = [visit.at + visit.seconds for visit in self.delivered]
+        ends += [visit.at + visit.again_after for visit in self.visits if visit.again == 200]
+        return sum(since <= end < self.seconds for end in ends) * 60 / (self.seconds - since)
 
 
 RPM_ONLY = {"models": MODELS[:1], "limits": Limits(30, None, None)}
@@ -200,6 +203,7 @@ def visit_with(visit: Visit, port: int, due: float, turned_away: Iterator[int]) 
     if visit.status == 503 and visit.retry_after and next(turned_away) % RETRIED == 0:
         time.sleep(visit.retry_after)
         visit.again = post(port, visit.prompt)[0]
+        visit.again_after = time.monotonic() - due
 
 
 def run(seconds: float, scenario: Scenario) -> Result:
@@ -208,12 +212,12 @@ def run(seconds: float, scenario: Scenario) -> Result:
     slow = {key: scenario.latency(key) for key in scenario.keys}
     faults = {f"gsk_bench_{place}": name for place, name in scenario.faults.items()}
     settings = {"keys": scenario.keys, "limits": scenario.limits, "latency_of": slow, "reasoning_tokens": 0}
-    with groq(settings | {"reply": reply}, faults) as sim, service(sim.url, [*scenario.keys], scenario.models) as port:
+    with groq(settings | {"reply": reply}, faults) as sim, service(sim.url, [*scenario.keys], scenario.models) as ours:
         start = time.monotonic()
         for visit in visits:
             due = start + visit.at
             time.sleep(max(0.0, due - time.monotonic()))
-            threads.append(threading.Thread(target=visit_with, args=(visit, port, due, turned_away), daemon=True))
+            threads.append(threading.Thread(target=visit_with, args=(visit, ours.port, due, turned_away), daemon=True))
             threads[-1].start()
         for thread in threads:
             thread.join(60)
@@ -246,11 +250,6 @@ def row(result: Result) -> dict[str, str]:
         "waited, longest": f"{len(waits) / max(1, len(latencies)):.0%}, {max(waits, default=0):.1f} s",
         "must": "; ".join(musts) or "–",
     }
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = (f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
-    return "\n".join(lines)
 
 
 MEANING = f"""\
@@ -350,6 +349,7 @@ PARTS = {  # name: (title, what measures it)
     "turns": ("The cost of a turn", turns),
     "capacity": ("Capacity", capacity),
     "reserves": ("The reserve", reserves),
+    "added": ("What the service adds", lambda seconds, only: (latency(), True)),
 }
 
 

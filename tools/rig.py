@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
 
 from groqsim import Fault, GroqSim
 
@@ -68,9 +69,17 @@ def groq(settings: Mapping[str, Any], faults: Mapping[str, str]) -> Iterator[Gro
         process.join(5)
 
 
+class Service(NamedTuple):
+    """A running service: where it listens, its worker's process, and the seconds from its start to its first answer."""
+
+    port: int
+    worker: int
+    started_in: float
+
+
 @contextmanager
-def service(url: str, keys: Sequence[str], models: Sequence[str]) -> Iterator[int]:
-    """The service as a user would start it, but for the clients' limits; yields its port."""
+def service(url: str, keys: Sequence[str], models: Sequence[str], **more: str) -> Iterator[Service]:
+    """The service as a user would start it, but for the clients' limits and ``more`` settings."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = {
@@ -81,12 +90,14 @@ def service(url: str, keys: Sequence[str], models: Sequence[str]) -> Iterator[in
         "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
         "PYTHON_DOTENV_DISABLED": "1",
         "PATH": os.environ["PATH"],
-    }
-    command = [sys.executable, "-m", "gunicorn"]
+    } | more
+    command, began = [sys.executable, "-m", "gunicorn"], time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port)
-        yield port
+        _wait_for(port, began)
+        took = time.monotonic() - began
+        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield Service(port, int(worker), took)
     finally:
         process.terminate()
         try:
@@ -95,13 +106,13 @@ def service(url: str, keys: Sequence[str], models: Sequence[str]) -> Iterator[in
             process.kill()
 
 
-def _wait_for(port: int) -> None:
-    until = time.monotonic() + STARTS_IN
-    while time.monotonic() < until:
+def _wait_for(port: int, began: float) -> None:
+    while time.monotonic() < began + STARTS_IN:
         try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
         except OSError:
-            time.sleep(0.1)
+            time.sleep(0.02)
     raise SystemExit("The service does not start; does `make run`?")
 
 
