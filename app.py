@@ -13,17 +13,18 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, render_templ
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import calls
 import check_keys
 import status
-import upstream
 import v1
+from calls import UpstreamError
 from config import Config, ConfigError
 from enhance import Enhancement, PromptError, checked
 from guards import TooOften, caller, guard_origins, harden, limited
 from keypool import KeyPool
 from sharing import SharedLock
 from transport import Client, Transport
-from upstream import Upstream, UpstreamError
+from upstream import Upstream
 
 log = logging.getLogger("promptlord")
 
@@ -187,15 +188,15 @@ def _http_error(error: HTTPException) -> Response:
 
 def _upstream_error(error: UpstreamError) -> Response:
     match error:
-        case upstream.NotConfigured():
+        case calls.NotConfigured():
             return _error(503, str(error), WHAT_TO_SET)
-        case upstream.Exhausted():
+        case calls.Exhausted():
             return _error(503, str(error), retry_after=error.ready_in)
-        case upstream.TooLarge():
+        case calls.TooLarge():
             return _error(413, str(error), "Shorten the prompt")
-        case upstream.OutOfTime():
+        case calls.OutOfTime():
             return _error(504, str(error))
-        case upstream.ClientGone():
+        case calls.ClientGone():
             return _error(499, str(error))
     return _error(502, str(error))
 

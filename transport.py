@@ -124,7 +124,7 @@ class _Patient:
     def getresponse(self) -> Any:
         try:
             response = super().getresponse()  # type: ignore[misc]
-        except (ConnectionError, http.client.BadStatusLine) as error:
+        except ConnectionError as error:
             if self.answered:
                 raise _Closed(str(error)) from error
             raise

@@ -4,12 +4,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import policy
+from calls import Call, ClientGone, Exhausted, NotConfigured, OutOfTime, failure
 from keypool import KeyPool, NoKeyReady, Turn
 from policy import CutOff, Fault, Unusable, Verdict
 from state import Key
@@ -25,79 +26,6 @@ _TIME_IS_UP = "Groq did not answer in time"
 _GONE = "The client has left"
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Call(Protocol[T_co]):
-    """What is asked of Groq, whichever key and model serves it."""
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def models(self) -> Sequence[str]:
-        """In order of preference."""
-
-    @property
-    def need(self) -> int:
-        """Tokens that Groq will count: the prompt's, estimated with caution, and those reserved for the answer."""
-
-    @property
-    def mark(self) -> int:
-        """The same for the same request, so that one that comes back is known."""
-
-    @property
-    def tells(self) -> Collection[Fault]:
-        """Whose faults are the caller's to know: such answers are read like good ones."""
-
-    def body(self, model: str) -> bytes | IO[bytes] | None: ...
-
-    def read(self, answer: Answer) -> T_co:
-        """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room."""
-
-    def roomier(self) -> "Call[T_co] | None":
-        """The same with more room for the answer; ``None`` if it has had more or less already."""
-
-    def smaller(self, excess: int | None) -> "Call[T_co] | None":
-        """The same, smaller by ``excess`` tokens (if known); ``None`` if that can't be."""
-
-
-class UpstreamError(Exception):
-    """A request that Groq did not answer. The message is safe to show."""
-
-
-class NotConfigured(UpstreamError):
-    """There is no key at all."""
-
-
-class Exhausted(UpstreamError):
-    """No key is ready; one will be in ``ready_in`` seconds."""
-
-    def __init__(self, message: str, ready_in: float) -> None:
-        super().__init__(message)
-        self.ready_in = ready_in
-
-
-class Unavailable(UpstreamError):
-    """Groq is unreachable, refuses the request, or answers what cannot be used."""
-
-
-class TooLarge(UpstreamError):
-    """The request is larger than a minute's tokens; waiting never helps."""
-
-
-class OutOfTime(UpstreamError):
-    """The request's whole time is used up."""
-
-
-class ClientGone(UpstreamError):
-    """Nobody waits for the response any more."""
 
 
 class Failed(Exception):
@@ -195,11 +123,11 @@ class Upstream:
                 turn = self._take(errand)
             except NoKeyReady as error:
                 # A completion that was cut off is no failure: once there is room for all of it, it is served.
-                failure = _failure(None if verdict is policy.STILL_CUT_OFF else verdict, error.ready_in)
-                if isinstance(failure, Exhausted):
+                failed = failure(None if verdict is policy.STILL_CUT_OFF else verdict, error.ready_in)
+                if isinstance(failed, Exhausted):
                     with self._lock:
-                        self._turned_away[errand.call.mark] = self._clock() + failure.ready_in
-                raise failure from error
+                        self._turned_away[errand.call.mark] = self._clock() + failed.ready_in
+                raise failed from error
             try:
                 return self._ask(errand, turn)
             except CutOff:
@@ -209,7 +137,7 @@ class Upstream:
             if next_call is None:
                 break
             errand.call = next_call
-        raise _failure(verdict, self._pool.ready_in(self._standing(errand.call.models), errand.call.need))
+        raise failure(verdict, self._pool.ready_in(self._standing(errand.call.models), errand.call.need))
 
     def _take(self, errand: Errand[T]) -> Turn:
         """Take a turn and wait until it may start. Raises ``NoKeyReady`` or ``ClientGone``."""
@@ -328,17 +256,3 @@ class Upstream:
     def _standing(self, models: Sequence[str]) -> Sequence[str]:
         """The models not known to be gone; all of them when none is left, for one may be back."""
         return [model for model in models if model not in self._gone] or models
-
-
-def _failure(verdict: Verdict | None, ready_in: float) -> UpstreamError:
-    """What to tell the client, from the last attempt's verdict, if there was an attempt."""
-    if verdict is None:
-        return Exhausted("All API keys are busy or cooling down", ready_in)
-    match verdict.fault:
-        case Fault.LIMIT | Fault.KEY | Fault.KEY_FOR_MODEL:
-            return Exhausted(verdict.reason, ready_in)
-        case Fault.SIZE:
-            return TooLarge(verdict.reason)
-        case Fault.MODEL:
-            return Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
-    return Unavailable(verdict.reason)

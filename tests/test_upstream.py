@@ -7,7 +7,7 @@ import pytest
 from conftest import KEYS, Clock
 from groqsim import Fault, GroqSim, Limits
 
-import upstream
+import calls
 from enhance import MORE_ROOM, Enhancement
 from keypool import KeyPool
 from transport import Transport
@@ -108,7 +108,7 @@ def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: F
 def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str) -> None:
     service.sim.order(Fault.named(name), key="gsk_one")
 
-    with pytest.raises(upstream.Unavailable):
+    with pytest.raises(calls.Unavailable):
         service.fetch()
     assert service.asked() == [1]
     assert service.failed() == {}
@@ -118,7 +118,7 @@ def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str)
 def test_groqs_own_trouble_never_empties_the_pool(service: Service, fault: Fault) -> None:
     service.sim.order(fault, times=None)
     for _ in range(4):
-        with pytest.raises(upstream.Unavailable):
+        with pytest.raises(calls.Unavailable):
             service.fetch()
     assert service.failed() == {}
 
@@ -130,7 +130,7 @@ def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, per_minute=2)
     sim.order(Fault.named("over_capacity"), times=None)
     for _ in range(20):
-        with pytest.raises(upstream.Unavailable):
+        with pytest.raises(calls.Unavailable):
             service.fetch()
 
     sim.clear()
@@ -139,7 +139,7 @@ def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
 
 def test_groq_unreachable_is_said_and_nobody_pays(service: Service) -> None:
     service.sim.refuse()
-    with pytest.raises(upstream.Unavailable, match="unreachable"):
+    with pytest.raises(calls.Unavailable, match="unreachable"):
         service.fetch()
     assert service.failed() == {}
 
@@ -150,12 +150,12 @@ def test_groq_unreachable_is_said_and_nobody_pays(service: Service) -> None:
 def test_at_most_three_attempts(service: Service) -> None:
     service.sim.order(Fault.named("invalid_api_key"), times=None)
 
-    with pytest.raises(upstream.Exhausted) as error:
+    with pytest.raises(calls.Exhausted) as error:
         service.fetch()
     assert service.asked() == [1, 2, 3]
     assert error.value.ready_in == pytest.approx(60)
 
-    with pytest.raises(upstream.Exhausted):
+    with pytest.raises(calls.Exhausted):
         service.fetch()
     assert service.asked() == []  # a key that is cooling is never called
 
@@ -164,7 +164,7 @@ def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1)
     sim.order(Fault.named("over_capacity"), times=None)
 
-    with pytest.raises(upstream.Unavailable):
+    with pytest.raises(calls.Unavailable):
         service.fetch()
     assert service.asked() == [1]
 
@@ -174,7 +174,7 @@ def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     service = Upstream(pool, Transport(sim.url, 10), max_attempts=3, timeout=0.3, max_wait=0, at_once=9)
     sim.order(Fault.stall(5))
 
-    with pytest.raises(upstream.OutOfTime):
+    with pytest.raises(calls.OutOfTime):
         service.fetch(Enhancement.of("a prompt", MODELS))
     assert len(sim.calls) == 1
     assert pool.health()["failedKeys"] == []
@@ -206,7 +206,7 @@ def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
 def test_when_every_model_is_gone_the_setting_is_named(service: Service) -> None:
     service.sim.order(Fault.named("model_decommissioned"), times=None)
 
-    with pytest.raises(upstream.Unavailable, match="GROQ_MODELS"):
+    with pytest.raises(calls.Unavailable, match="GROQ_MODELS"):
         service.fetch(models=MODELS)
 
 
@@ -223,7 +223,7 @@ def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Serv
 def test_a_completion_cut_off_again_is_no_answer(service: Service) -> None:
     service.sim.order(Fault.length("You are an"), times=None)
 
-    with pytest.raises(upstream.Unavailable, match="cut off"):
+    with pytest.raises(calls.Unavailable, match="cut off"):
         service.fetch()
     assert len(service.asked()) == 2
 
@@ -240,7 +240,7 @@ def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_w
         service = Service(sim, clock, keys=1)
         sim.order(Fault.length("You are an"))
 
-        with pytest.raises(upstream.Exhausted) as error:
+        with pytest.raises(calls.Exhausted) as error:
             service.fetch()
 
         assert len(service.asked()) == 1
@@ -261,7 +261,7 @@ def test_one_that_can_not_fit_is_refused_with_a_clear_error(clock: Clock) -> Non
     with GroqSim(KEYS, limits=Limits(tpm=500)) as sim:
         service = Service(sim, clock)
 
-        with pytest.raises(upstream.TooLarge):
+        with pytest.raises(calls.TooLarge):
             service.fetch("words of six letters " * 200)
         assert [call.status for call in sim.calls] == [413]
         assert service.failed() == {}
@@ -299,7 +299,7 @@ def test_one_that_would_wait_too_long_is_refused_at_once_with_the_truth(sim: Gro
     service.fetch()
     before = clock.now
 
-    with pytest.raises(upstream.Exhausted) as error:
+    with pytest.raises(calls.Exhausted) as error:
         service.fetch()
     assert clock.now == before
     assert error.value.ready_in == pytest.approx(60)
@@ -311,14 +311,14 @@ def test_one_that_would_wait_too_long_is_refused_at_once_with_the_truth(sim: Gro
 def test_one_that_comes_back_when_told_is_served_though_others_came_meanwhile(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1, per_minute=1, max_wait=59)
     service.fetch()
-    with pytest.raises(upstream.Exhausted) as error:
+    with pytest.raises(calls.Exhausted) as error:
         service.fetch("mine")
     clock.advance(error.value.ready_in)
     service.fetch("another's")
 
     assert service.fetch("mine")
 
-    with pytest.raises(upstream.Exhausted):
+    with pytest.raises(calls.Exhausted):
         service.fetch("mine")  # as any other, from now on
 
 
@@ -327,7 +327,7 @@ def test_one_that_comes_back_too_early_is_as_any_other(sim: GroqSim, clock: Cloc
     service.fetch()
 
     for _ in range(2):
-        with pytest.raises(upstream.Exhausted):
+        with pytest.raises(calls.Exhausted):
             service.fetch("mine")
         clock.advance(30)
 
@@ -344,7 +344,7 @@ def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock)
     service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
     service.fetch()
 
-    with pytest.raises(upstream.ClientGone):
+    with pytest.raises(calls.ClientGone):
         service.fetch(client=Leaver())
 
     assert service.pool.ready_in(MODELS[:1]) == pytest.approx(60, abs=1)
@@ -358,7 +358,7 @@ def test_one_whose_slot_moves_out_of_reach_is_told(sim: GroqSim, clock: Clock) -
     spoiler.model = MODELS[0]
     service.upstream._sleep = lambda seconds: (clock.advance(seconds), service.pool.limit(spoiler, 600))  # type: ignore
 
-    with pytest.raises(upstream.Exhausted) as error:
+    with pytest.raises(calls.Exhausted) as error:
         service.fetch()
     assert error.value.ready_in == pytest.approx(600, abs=1)
 
@@ -395,7 +395,7 @@ def test_those_who_wait_leave_room_for_those_who_could_be_served_at_once(sim: Gr
     hold = threading.Event()
     threads = occupied(service, clock, 2, hold)
 
-    with pytest.raises(upstream.Exhausted) as error:
+    with pytest.raises(calls.Exhausted) as error:
         service.fetch()
     assert error.value.ready_in == pytest.approx(180, abs=1)
     assert service.fetch(models=MODELS[1:])
@@ -411,7 +411,7 @@ def test_more_than_the_threads_can_bear_are_refused_at_once(sim: GroqSim, clock:
     hold = threading.Event()
     threads = occupied(service, clock, 1, hold)
 
-    with pytest.raises(upstream.Exhausted, match="Too many"):
+    with pytest.raises(calls.Exhausted, match="Too many"):
         service.fetch()
 
     hold.set()

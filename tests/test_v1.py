@@ -348,7 +348,7 @@ def test_a_plain_answer_cut_short_is_cut_short(client, sim):
         raw(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
         raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
         raw(SSE),
-        streamed(b""),
+        Fault(script=lambda pieces: [SSE, chunk(b"")]),
     ],
 )
 def test_another_key_answers_before_the_first_byte(client, sim, fault, stream):
