@@ -1,4 +1,4 @@
-"""What the tests share: a clock that only moves when told, and the simulated Groq over real HTTP."""
+"""What the tests share: a clock that only moves when told, the simulated Groq over real HTTP, and real servers."""
 
 import os
 
@@ -7,15 +7,22 @@ os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 for name in ("GROQ_API_KEYS", "GROQ_BASE_URL", "REDIS_URL", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PORT"):
     os.environ.pop(name, None)
 
+import re
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import redis
+import requests
 from flask.testing import FlaskClient
 from groqsim import GroqSim
 
@@ -25,6 +32,9 @@ from keypool import KeyPool
 from sharing import SharedLock
 
 Pools = Callable[..., KeyPool]
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
 KEYS = {"gsk_one": "org_one", "gsk_two": "org_two", "gsk_three": "org_three"}
 
 
@@ -102,3 +112,76 @@ def pool_of(request: pytest.FixtureRequest) -> Pools:
         return KeyPool(secrets, cooldown, per_minute, clock, share)
 
     return make
+
+
+class Server:
+    """A process that serves; what it writes goes to one file."""
+
+    def __init__(self, command: list[str], log: Path, cwd: Path, **env: str) -> None:
+        self._log = log
+        self.began = time.monotonic()
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [BIN / command[0], *command[1:]], cwd=cwd, env=environment(**env), stdout=file, stderr=file
+            )
+        self.port = int(self.wait_for(r"(?:Listening at:|Running on) http://[\d.]+:(\d+)")[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        for _ in poll():
+            if found := re.search(pattern, self.output):
+                return found
+            assert self.process.poll() is None, self.output
+        raise AssertionError(f"no {pattern!r} in {self.output}")
+
+    def health(self, timeout: float = 20) -> requests.Response:
+        return requests.get(f"{self.url}/health", timeout=timeout)
+
+    def enhance(self, prompt: str = "write a poem about rain") -> requests.Response:
+        return requests.post(f"{self.url}/enhance", json={"prompt": prompt}, timeout=20)
+
+    def workers(self) -> list[int]:
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=35)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            for pid in [self.process.pid, *self.workers()]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def environment(**env: str) -> dict[str, str]:
+    return {"PATH": f"{BIN}:{os.defpath}", "PYTHON_DOTENV_DISABLED": "1", "PORT": "0", "CLIENT_LIMITS": ""} | env
+
+
+def poll(seconds: float = 20, every: float = 0.01) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(every)
+
+
+@pytest.fixture
+def start(sim: GroqSim, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start the service on the simulated Groq, with further settings by their variables' names."""
+    servers: list[Server] = []
+
+    def start(command: list[str] = PROCFILE, cwd: Path = ROOT, **env: str) -> Server:
+        env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS)} | env
+        servers.append(Server(command, tmp_path / f"{len(servers)}.log", cwd, **env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()

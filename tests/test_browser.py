@@ -6,16 +6,16 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import KEYS
+from conftest import ROOT, Server
 from groqsim import Fault, GroqSim
 from playwright.sync_api import Browser, BrowserType, Page, Worker, expect, sync_playwright
-from test_server import PROCFILE, ROOT, Server
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 EXTENSION = ROOT / "tests" / "extension"
@@ -54,18 +54,9 @@ def browser(chromium: BrowserType) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def start(sim: GroqSim, tmp_path: Path) -> Iterator[Start]:
-    """Start the service on the simulated Groq, with further settings by their variables' names."""
-    servers: list[Server] = []
-
-    def start(**env: str) -> Server:
-        env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS), "MAX_WAIT_SECONDS": "0"} | env
-        servers.append(Server(PROCFILE, tmp_path / f"{len(servers)}.log", ROOT, **env))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.end()
+def start(start: Start) -> Start:
+    """The service as the others start it, but that a request never waits."""
+    return partial(start, MAX_WAIT_SECONDS="0")
 
 
 class Visit:

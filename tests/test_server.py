@@ -2,91 +2,27 @@
 
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 
 import pytest
 import requests
-from conftest import KEYS
+from conftest import BIN, KEYS, PROCFILE, ROOT, Server, environment, poll
 from groqsim import Fault, GroqSim, Limits
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
 PATIENCE = 5  # seconds that gunicorn.conf.py gives a client to send its request
 SILENT, HALF_A_HEADER = b"", b"POST /enhance HTT"
 NO_BODY = b"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
 LAST_WORDS = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-class Server:
-    """A process that serves; what it writes goes to one file."""
-
-    def __init__(self, command: list[str], log: Path, cwd: Path, **env: str) -> None:
-        self._log = log
-        self.began = time.monotonic()
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [BIN / command[0], *command[1:]], cwd=cwd, env=environment(**env), stdout=file, stderr=file
-            )
-        self.port = int(self.wait_for(r"(?:Listening at:|Running on) http://[\d.]+:(\d+)")[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text()
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        for _ in poll():
-            if found := re.search(pattern, self.output):
-                return found
-            assert self.process.poll() is None, self.output
-        raise AssertionError(f"no {pattern!r} in {self.output}")
-
-    def health(self, timeout: float = 20) -> requests.Response:
-        return requests.get(f"{self.url}/health", timeout=timeout)
-
-    def enhance(self, prompt: str = "write a poem about rain") -> requests.Response:
-        return requests.post(f"{self.url}/enhance", json={"prompt": prompt}, timeout=20)
-
-    def workers(self) -> list[int]:
-        pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal it, and return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(timeout=35)
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            for pid in [self.process.pid, *self.workers()]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.process.wait()
-
-
-def environment(**env: str) -> dict[str, str]:
-    return {"PATH": f"{BIN}:{os.defpath}", "PYTHON_DOTENV_DISABLED": "1", "PORT": "0", "CLIENT_LIMITS": ""} | env
-
-
-def poll(seconds: float = 20, every: float = 0.01) -> Iterator[None]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        yield
-        time.sleep(every)
 
 
 def seconds_of(call: Callable[[], requests.Response]) -> tuple[float, requests.Response]:
@@ -99,21 +35,6 @@ def seconds_of(call: Callable[[], requests.Response]) -> tuple[float, requests.R
 def sim() -> Iterator[GroqSim]:
     with GroqSim(KEYS, NO_LIMITS) as sim:
         yield sim
-
-
-@pytest.fixture
-def start(sim: GroqSim, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start the service on the simulated Groq, with further settings by their variables' names."""
-    servers: list[Server] = []
-
-    def start(command: list[str] = PROCFILE, cwd: Path = ROOT, **env: str) -> Server:
-        env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS)} | env
-        servers.append(Server(command, tmp_path / f"{len(servers)}.log", cwd, **env))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.end()
 
 
 @contextmanager
