@@ -119,7 +119,7 @@ def _service() -> Service:
 def _json_object() -> dict[str, Any]:
     if not request.is_json:
         raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
-    return v1.json_object(request.get_data())
+    return v1.json_object(v1.whole_body())
 
 
 def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:

@@ -22,7 +22,7 @@ from werkzeug.formparser import FormDataParser
 from enhance import estimate
 from guards import caller
 from policy import Fault, Unusable, mask
-from transport import Answer, Broken, ClientLeft, Silence
+from transport import CHUNK_MAX, Answer, Broken, ClientLeft, Silence
 
 PREFIXES = ("/v1", "/openai/v1")
 UPLOAD_MAX = 25 * 1024 * 1024 + 64 * 1024  # bytes: Whisper's 25 MB, and the form around them
@@ -158,8 +158,13 @@ def _payload() -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
             copyfileobj(request.stream, file)
             yield file, _name(_form_field(file, "model")), 0
     else:
-        body = request.get_data(cache=False)
+        body = whole_body()
         yield body, *_model_and_need(json_object(body))
+
+
+def whole_body() -> bytes:
+    """The request's body. One in chunks that is too large raises, where ``get_data`` would return its beginning."""
+    return b"".join(iter(lambda: request.stream.read(CHUNK_MAX), b""))
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from groqsim import End, Fault, Limits, chunk
 from werkzeug.test import TestResponse
 
 import v1
+from app import BODY_MAX
 from guards import SECURITY_HEADERS
 
 TOKEN = "let-me-in"
@@ -572,6 +573,19 @@ def test_more_than_25_megabytes_are_too_large(client, sim, kind):
 
     assert response.status_code == 413
     assert error_of(response)["code"] == "request_too_large"
+    assert sim.calls == []
+
+
+@pytest.mark.parametrize(("path", "limit"), [("/enhance", BODY_MAX), ("/v1/chat/completions", v1.UPLOAD_MAX)])
+def test_nor_may_a_body_be_larger_that_does_not_say_how_large_it_is(client, sim, path, limit):
+    body = b"{}" + b" " * limit  # which would be good JSON if it were cut
+    in_chunks = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+
+    response = client.open(
+        "POST", path, input_stream=BytesIO(body), content_type="application/json", environ_overrides=in_chunks
+    )
+
+    assert response.status_code == 413
     assert sim.calls == []
 
 
