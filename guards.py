@@ -2,6 +2,7 @@
 
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -37,7 +38,7 @@ class TooOften(Exception):
 
 
 class Caller:
-    """The client's connection, to notice that it has hung up."""
+    """The client's connection, to notice that it has hung up or reads no more."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -52,6 +53,12 @@ class Caller:
             return False  # it waits
         except OSError:
             return True
+
+    def bound(self, seconds: float) -> None:
+        """Have sending fail once the client has taken no byte for so long; it would hold its thread for ever."""
+        whole, part = divmod(seconds, 1)
+        interval = struct.pack("ll", int(whole), int(part * 1e6))
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
 
 def caller() -> Caller | None:

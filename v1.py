@@ -120,9 +120,12 @@ def admit() -> None:
 def forward(path: str) -> Response:
     _check(path)
     service = current_app.extensions["promptlord"]
+    client = caller()
     with _payload() as (payload, model, need):
         call = PassThrough(request.method, _upstream_path(path), _headers_up(), [model], need, payload)
-        answer: Answer = service.upstream.fetch(call, caller())
+        answer: Answer = service.upstream.fetch(call, client)
+    if client:
+        client.bound(service.config.request_timeout)
     return _response(answer)
 
 

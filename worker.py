@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from gunicorn.http import get_parser
 from gunicorn.http.unreader import SocketUnreader
@@ -57,6 +58,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             with suppress(OSError):
                 close_graceful(conn.sock.dup())
                 conn.sock.shutdown(socket.SHUT_RD)
+        return keep
+
+    def handle_request(self, req: Any, conn: TConn) -> bool:
+        try:
+            keep: bool = super().handle_request(req, conn)
+        except BlockingIOError as error:  # see ``guards.Caller.bound``
+            raise ConnectionResetError(errno.ECONNRESET, "the client reads no more") from error
         return keep
 
     def set_accept_enabled(self, enabled: bool) -> None:
