@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 from limits import parse_many
+from redis import Redis
 
 EXTENSIONS_AND_LOCALHOST = (
     "chrome-extension://*",
@@ -21,7 +23,6 @@ EXTENSIONS_AND_LOCALHOST = (
 )
 
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets
-
 
 REDIS_TIMEOUT = 0.5  # seconds; then each process goes on alone
 
@@ -94,9 +95,11 @@ def _limits(text: str) -> str:
 
 
 def _redis(text: str) -> str:
-    if not _is_address(text, "redis", "rediss"):
-        raise ValueError("an address such as redis://localhost:6379")
-    return text
+    if _is_address(text, "redis", "rediss"):
+        with suppress(ValueError, TypeError):  # of a query that redis does not know
+            Redis.from_url(text).connection_pool.make_connection()  # which does not connect
+            return text
+    raise ValueError("an address such as redis://localhost:6379")
 
 
 def _level(text: str) -> str:

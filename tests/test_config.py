@@ -130,6 +130,8 @@ def test_settings_are_read(name, text, value):
         ("REDIS_URL", "redis://:secret\u2100@cache"),
         ("REDIS_URL", "redis://:sec/ret@cache"),
         ("REDIS_URL", "redis://cache:secret"),
+        ("REDIS_URL", "redis://cache?db=secret"),
+        ("REDIS_URL", "redis://cache?secret=secret"),
         ("PORT", "65536"),
         ("PORT", "secret"),
         ("THREADS", "1"),
