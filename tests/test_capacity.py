@@ -145,6 +145,16 @@ def test_the_word_of_a_refusal_wins_over_what_was_believed(pool_of: Pools, clock
     assert pool.ready_in(MODEL) == pytest.approx(2, abs=0.01)  # one slot came back, not thirty
 
 
+def test_a_refusal_gives_nothing_back(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    known(pool, full())
+    turn, _ = pool.take(MODEL, 1000), pool.take(MODEL, 7000)  # the second is still under way
+
+    pool.limit(turn, 0.5, TPM)
+
+    assert pool.ready_in(MODEL, 1000) == pytest.approx(7.5)
+
+
 def test_no_slot_is_taken_too_early_when_the_first_request_was_long_on_its_way(clock: Clock) -> None:
     pool = KeyPool(["gsk_1"], 60, 30, clock, lag=0.25)
     groqs = Bucket(30, 60, full_at=clock.now + 0.2)  # where the first, on a new connection, arrives 0.2 s later
@@ -312,6 +322,27 @@ def test_what_both_have_used_is_added_when_lanes_prove_to_be_one(pool_of: Pools,
     pool.learn(two, {}, "org_x")
 
     assert pool.ready_in(MODEL) == pytest.approx(15)
+
+
+def test_what_was_taken_before_the_keys_joined_is_not_given_back(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(2, clock, per_minute=2)
+    early, two = pool.take(MODEL), pool.take(MODEL)
+    pool.learn(two, {}, "org_x")
+    pool.learn(early, {}, "org_x")
+
+    pool.refund(early)  # of what by then has become the other's too
+
+    assert pool.ready_in(MODEL) == pytest.approx(30)
+
+
+def test_organizations_have_names_beyond_the_alphabet(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(56, clock)
+    for number in range(56):
+        shared = pool.learn(pool.take(MODEL), {}, f"org_{number // 2}")
+
+    assert shared is not None
+    assert shared.name == "BB"
+    assert len(set(pool.state.names.values())) == 28
 
 
 def test_of_headers_from_before_the_keys_joined_only_bad_news_is_believed(pool_of: Pools, clock: Clock) -> None:

@@ -92,6 +92,15 @@ def test_a_bad_key_rests_twice_as_long_each_time_up_to_an_hour(pool_of: Pools, c
     assert pool.ready_in(MODEL) == 60
 
 
+def test_a_key_may_fail_for_years(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    for _ in range(2000):
+        pool.fail(pool.take(MODEL), "revoked")
+        clock.advance(3600)
+
+    assert ready(pool) == {1}
+
+
 def test_a_lane_that_cools_leaves_the_keys_other_models_alone(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.limit(pool.take(["m"]), 60)

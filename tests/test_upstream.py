@@ -75,31 +75,31 @@ def test_a_fresh_start_begins_with_the_first_key(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "pays"),
+    "fault",
     [
-        (Fault.named("rate_limit", retry_after=2), True),
-        (Fault.named("organization_restricted"), True),
-        (Fault.named("blocked_api_access"), True),
-        (Fault.named("spend_limit_reached"), True),
-        (Fault.named("invalid_api_key"), True),
-        (Fault.named("model_permission_blocked_org"), True),
-        (Fault.named("capacity_exceeded"), True),
-        (Fault.named("over_capacity"), True),
-        (Fault.named("bad_gateway_html"), True),
-        (Fault.named("empty"), True),
-        (Fault.status(500), True),
-        (Fault.reset(), True),
-        (Fault.close(), True),
-        (Fault.truncate(), True),
-        (Fault.garbage(), True),
+        Fault.named("rate_limit", retry_after=2),
+        Fault.named("organization_restricted"),
+        Fault.named("blocked_api_access"),
+        Fault.named("spend_limit_reached"),
+        Fault.named("invalid_api_key"),
+        Fault.named("model_permission_blocked_org"),
+        Fault.named("capacity_exceeded"),
+        Fault.named("over_capacity"),
+        Fault.named("bad_gateway_html"),
+        Fault.named("empty"),
+        Fault.status(500),
+        Fault.reset(),
+        Fault.close(),
+        Fault.truncate(),
+        Fault.garbage(),
     ],
 )
-def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: Fault, pays: bool) -> None:
+def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: Fault) -> None:
     service.sim.order(fault, key="gsk_one")
 
     assert service.fetch()
     assert service.asked() == [1, 2]
-    assert service.failed() == ({1: 1} if pays else {})
+    assert service.failed() == {1: 1}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,25 @@ def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
             service.fetch()
 
     sim.clear()
+    assert service.fetch()
+
+
+def test_a_key_that_serves_with_another_model_does_not_pay(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1)
+    sim.order(Fault.named("over_capacity"), model=MODELS[0], times=None)
+
+    assert service.fetch(models=MODELS)
+    assert service.failed() == {}
+
+
+def test_what_did_not_reach_groq_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, per_minute=1)
+    sim.refuse()
+    for _ in range(5):
+        with pytest.raises(calls.Unavailable, match="unreachable"):
+            service.fetch()
+
+    sim.accept()
     assert service.fetch()
 
 
@@ -203,11 +222,18 @@ def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
     assert service.failed() == {}
 
 
-def test_when_every_model_is_gone_the_setting_is_named(service: Service) -> None:
+def test_when_every_model_is_gone_the_setting_is_named_and_all_are_tried_again(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     service.sim.order(Fault.named("model_decommissioned"), times=None)
 
-    with pytest.raises(calls.Unavailable, match="GROQ_MODELS"):
-        service.fetch(models=MODELS)
+    for _ in range(2):
+        with pytest.raises(calls.Unavailable, match="GROQ_MODELS"):
+            service.fetch(models=MODELS)
+    assert len([record for record in caplog.records if "Take it out of GROQ_MODELS" in record.message]) == 2
+
+    service.sim.clear()
+    assert service.fetch(models=MODELS)
 
 
 @pytest.mark.parametrize("fault", [Fault.length("You are an"), Fault.content("")])
