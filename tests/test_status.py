@@ -139,6 +139,11 @@ def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None
         pool.learn(pool.take([model]), empty)
     assert pool.report()["nextMinute"] == 20
 
+    waiting = [pool.take(MODELS, status.USUAL, patience=60) for _ in range(3)]
+    assert pool.report()["nextMinute"] == 17
+    for turn in waiting:
+        pool.leave(turn)
+
     pool.limit(pool.take(MODELS), 30, RPM)
     assert pool.report()["nextMinute"] == 10 + 10
 

@@ -287,6 +287,13 @@ def test_streams_come_down_byte_for_byte_however_they_are_cut(client, sim, body,
     assert response.content_type == "text/event-stream"
 
 
+def test_an_event_is_passed_on_as_soon_as_it_is_whole(client, sim):
+    events = [b"data: 1\n\n", b"data: 2\r\n\r\n", b"data: 3\n\n"]
+    sim.order(streamed(*[bytes([byte]) for byte in b"".join(events)]))
+
+    assert [chunk for chunk in client.chat(stream=True).iter_encoded() if chunk] == events
+
+
 def test_an_event_of_several_megabytes_is_no_work(client, sim):
     body = b'data: {"content": "%s"}\n\n' % (b"x" * 8_000_000)
     sim.order(streamed(*[body[start : start + 16384] for start in range(0, len(body), 16384)]))
