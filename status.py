@@ -1,7 +1,7 @@
 """What ``GET /status`` and the status page show of the pool. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,16 +18,15 @@ def report(pool: Snapshot, models: Sequence[str]) -> dict[str, Any]:
     """Describe the pool; ``models``: those of ``/enhance``. Others are shown once Groq has told their limits."""
     told = {model for (_, model), lane in pool.lanes.items() if lane.buckets.keys() - {RPM}}
     lanes = {model: _lanes(pool, model) for model in (*models, *sorted(told.difference(models)))}
-    back_at: dict[str, float] = {}  # when the first of an owner's keys is out of its own cooldown
-    for key in pool.keys:
-        back_at[key.owner] = min(key.cooling.until, back_at.get(key.owner, math.inf))
+    # An owner whose every key cools for a fault of its own has nothing: whether it will be any better is not known.
+    able = {key.owner for key in pool.keys if key.cooling.until <= pool.now}
     keys = [_key(key, {model: lanes[model][key.owner] for model in lanes}, models, pool.now) for key in pool.keys]
     ready = sum(not key["readyIn"] for key in keys)
     return {
         "status": "healthy" if ready else "exhausted" if keys else "unconfigured",
         "headline": _headline(ready, len(keys)),
         "readyIn": min((key["readyIn"] for key in keys), default=None),
-        "nextMinute": sum(_forecast(lanes[model], back_at, pool.now) for model in models) if told else None,
+        "nextMinute": sum(_forecast(lanes[model], able, pool.now) for model in models) if told else None,
         "waiting": sum(len(lane.queue) for lane in pool.lanes.values()),
         "requests": sum(key.requests for key in pool.keys),
         "failures": sum(key.failures for key in pool.keys),
@@ -35,7 +34,7 @@ def report(pool: Snapshot, models: Sequence[str]) -> dict[str, Any]:
         "shared": _shared(pool.keys),
         "keys": keys,
         "models": [
-            {"name": model, "buckets": [_bar(name, lanes[model], back_at, pool.now) for name in PERIODS]}
+            {"name": model, "buckets": [_bar(name, lanes[model], able, pool.now) for name in PERIODS]}
             for model in lanes
         ],
     }
@@ -93,11 +92,11 @@ def _why(lane: Lane, now: float) -> str:
     return f"{scarcest} used up"
 
 
-def _forecast(lanes: Mapping[str, Lane], back_at: Mapping[str, float], now: float) -> int:
+def _forecast(lanes: Mapping[str, Lane], able: Collection[str], now: float) -> int:
     """Enhancements that the lanes can still begin within ``SPAN``, from what is left and what refills."""
     total, end = 0, now + SPAN
-    for owner, lane in lanes.items():
-        begin = max(lane.until, back_at[owner], now)
+    for lane in (lane for owner, lane in lanes.items() if owner in able):
+        begin = max(lane.until, now)
         room = [
             (bucket.left(begin) + bucket.limit * (end - begin) / bucket.period) // min(units(name, USUAL), bucket.limit)
             for name, bucket in lane.buckets.items()
@@ -106,13 +105,13 @@ def _forecast(lanes: Mapping[str, Lane], back_at: Mapping[str, float], now: floa
     return total
 
 
-def _bar(name: str, lanes: Mapping[str, Lane], back_at: Mapping[str, float], now: float) -> dict[str, Any]:
-    """What all together have left in the bucket ``name``; owners whose every key cools have nothing."""
+def _bar(name: str, lanes: Mapping[str, Lane], able: Collection[str], now: float) -> dict[str, Any]:
+    """What all together have left in the bucket ``name``."""
     buckets = {owner: lane.buckets[name] for owner, lane in lanes.items() if name in lane.buckets}
     if not buckets:
         return {"name": name, "left": None, "limit": None, "text": "known after the first answer"}
     limit = int(sum(bucket.limit for bucket in buckets.values()))
-    left = int(sum(max(0.0, bucket.left(now)) for owner, bucket in buckets.items() if back_at[owner] <= now))
+    left = int(sum(max(0.0, bucket.left(now)) for owner, bucket in buckets.items() if owner in able))
     return {"name": name, "left": left, "limit": limit, "text": f"{left:,} of {limit:,} left"}
 
 

@@ -149,6 +149,8 @@ def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None
 
     pool.fail(pool.take(MODELS), "Invalid API key")
     assert pool.report()["nextMinute"] == 0
+    clock.advance(59)
+    assert pool.report()["nextMinute"] == 0  # it may well be refused again
 
 
 def test_keys_of_one_organization_are_told_by_a_letter(clock: Clock) -> None:
