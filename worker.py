@@ -72,6 +72,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(enabled)
         if not self.alive:
             for listener in self.sockets:
+                # From now on one at a time gets in: whoever connects between the last accept and the end is lost, and
+                # a thread that holds the interpreter can make that milliseconds. Others knock again, and are refused.
+                listener.listen(0)
                 accepted = -1
                 while accepted != self.nr_conns:
                     accepted = self.nr_conns

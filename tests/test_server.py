@@ -189,7 +189,7 @@ def test_requests_around_sigterm_are_answered_or_refused(start, sim, connection)
     print(met)
     assert code == 0
     assert met.pop("refused") == 12
-    # One may meet the microseconds between the last accept and the end of listening.
+    # One may meet the instant between the last accept and the end of listening.
     assert met.total() - met[200] <= 1
 
 
