@@ -297,6 +297,24 @@ def test_a_slow_but_steady_client_is_served(start):
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_long_upload_over_a_slow_line_is_served(start):
+    server = start()
+    body = b'{"prompt": "ping"%s}' % (b" " * 100_000)
+    began = time.monotonic()
+
+    def line() -> Iterator[bytes]:
+        for at in range(0, len(body), 8192):
+            yield body[at : at + 8192]
+            time.sleep(0.5)
+
+    answer = requests.post(
+        f"{server.url}/enhance", data=line(), headers={"Content-Type": "application/json"}, timeout=20
+    )
+
+    assert answer.json() == {"enhancedPrompt": "ping"}
+    assert time.monotonic() - began > PATIENCE
+
+
 # Time
 
 
