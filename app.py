@@ -13,18 +13,17 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, render_templ
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-import calls
-import check_keys
-import status
-import v1
-from calls import UpstreamError
-from config import Config, ConfigError
-from enhance import Enhancement, PromptError, checked
-from guards import TooOften, caller, guard_origins, harden, limited
 from keypool import KeyPool
-from sharing import SharedLock
-from transport import Client, Transport
-from upstream import Upstream
+from promptlord import check_keys, errors
+from promptlord.config import Config, ConfigError
+from promptlord.errors import UpstreamError
+from promptlord.groq.attempts import Upstream
+from promptlord.groq.transport import Client, Transport
+from promptlord.pool.redis import SharedLock
+from promptlord.web import openai as v1
+from promptlord.web import status
+from promptlord.web.access import TooOften, caller, guard_origins, harden, limited
+from promptlord.web.enhance import Enhancement, PromptError, checked
 
 log = logging.getLogger("promptlord")
 
@@ -53,7 +52,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
             config = Config.load()
         except ConfigError as error:
             sys.exit(f"❌ {error}")
-    app = Flask(__name__)
+    app = Flask(__name__, template_folder="promptlord/web/templates", static_folder="promptlord/web/static")
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
     if config.trusted_hops:
@@ -188,15 +187,15 @@ def _http_error(error: HTTPException) -> Response:
 
 def _upstream_error(error: UpstreamError) -> Response:
     match error:
-        case calls.NotConfigured():
+        case errors.NotConfigured():
             return _error(503, str(error), WHAT_TO_SET)
-        case calls.Exhausted():
+        case errors.Exhausted():
             return _error(503, str(error), retry_after=error.ready_in)
-        case calls.TooLarge():
+        case errors.TooLarge():
             return _error(413, str(error), "Shorten the prompt")
-        case calls.OutOfTime():
+        case errors.OutOfTime():
             return _error(504, str(error))
-        case calls.ClientGone():
+        case errors.ClientGone():
             return _error(499, str(error))
     return _error(502, str(error))
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from config import Config, ConfigError
+from promptlord.config import Config, ConfigError
 
 try:
     settings = Config.load()
@@ -13,7 +13,7 @@ except ConfigError as error:
 wsgi_app = "app:app"
 bind = f"0.0.0.0:{settings.port}"
 workers = 1  # the pool is in memory, so there can be only one of it, whatever WEB_CONCURRENCY says
-worker_class = "worker.Worker"
+worker_class = "promptlord.gunicorn_worker.Worker"
 threads = settings.threads  # each call to Groq holds one while it waits
 keepalive = 100  # seconds; Heroku's router keeps idle connections for 90 and would meet closed ones
 timeout = 60  # seconds without a sign of life from the worker; no bound on a request

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from lane import RPM, Allowance, Booking, Bucket, Cooling, Lane
-from state import Key, KeyState, Snapshot, Standing, State
+from promptlord.pool.quota import RPM, Allowance, Booking, Bucket, Cooling, Lane
+from promptlord.pool.state import Key, KeyState, Snapshot, Standing, State
 
 LONGEST_COOLDOWN = 3600.0  # seconds; where doubling ends
 GRACE = 5.0  # seconds after which a booking that never came counts as left: its machine may have died

@@ -27,9 +27,9 @@ from flask.testing import FlaskClient
 from groqsim import GroqSim
 
 from app import create_app
-from config import Config
 from keypool import KeyPool
-from sharing import SharedLock
+from promptlord.config import Config
+from promptlord.pool.redis import SharedLock
 
 Pools = Callable[..., KeyPool]
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from groqsim import Fault, GroqSim, Limits
 from werkzeug.test import TestResponse
 
 from app import BODY_MAX, WHAT_TO_SET
-from config import Config
+from promptlord.config import Config
 
 EXTENSION = "chrome-extension://" + "abcdefghijklmnop" * 2
 REFUSED = "This web page's origin is not allowed: add it to ALLOWED_ORIGINS"

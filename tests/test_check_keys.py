@@ -14,7 +14,7 @@ from conftest import KEYS
 from groqsim import Fault, GroqSim
 
 from app import create_app
-from config import Config
+from promptlord.config import Config
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import config
-from config import EXTENSIONS_AND_LOCALHOST, Config, ConfigError
+from promptlord import config
+from promptlord.config import EXTENSIONS_AND_LOCALHOST, Config, ConfigError
 
 DEFAULTS = {
     "GROQ_API_KEYS": (),
@@ -200,10 +200,12 @@ def test_settings_never_change():
 
 
 def load(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
-    (folder / "config.py").write_bytes(Path(config.__file__).read_bytes())
+    package = folder / "promptlord"
+    package.mkdir()
+    (package / "config.py").write_bytes(Path(config.__file__).read_bytes())
     (folder / ".env").write_bytes(content)
     show = (
-        "from config import Config, ConfigError\n"
+        "from promptlord.config import Config, ConfigError\n"
         "try: settings = Config.load(); print(settings.keys, settings.port)\n"
         "except ConfigError as error: print(error)"
     )

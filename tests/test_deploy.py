@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
-from config import Config
+from promptlord.config import Config
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {field.metadata["env"]: field for field in fields(Config) if "env" in field.metadata}
@@ -159,7 +159,7 @@ def test_what_the_requirements_need_is_pinned_beside_them(names):
 
 
 def test_the_service_imports_only_what_requirements_txt_installs():
-    modules = {file.stem for file in ROOT.glob("*.py")}
+    modules = {"promptlord", *(file.stem for file in ROOT.glob("*.py"))}
     pins, distributions = pinned(*SERVICE), packages_distributions()
 
     for name in sorted(set(imported()) - modules - sys.stdlib_module_names):
@@ -168,7 +168,7 @@ def test_the_service_imports_only_what_requirements_txt_installs():
 
 def imported() -> Iterator[str]:
     """The first names of all that the service's modules import."""
-    for file in ROOT.glob("*.py"):
+    for file in [*ROOT.glob("*.py"), *ROOT.glob("promptlord/**/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 yield from (alias.name.partition(".")[0] for alias in node.names)

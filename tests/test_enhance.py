@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enhance import MORE_ROOM, MOST_RESERVE, SYSTEM, Enhancement, PromptError, checked, clean, completion, estimate
-from policy import CutOff, Unusable
+from promptlord.groq.policy import CutOff, Unusable
+from promptlord.web.enhance import (
+    MORE_ROOM,
+    MOST_RESERVE,
+    SYSTEM,
+    Enhancement,
+    PromptError,
+    checked,
+    clean,
+    completion,
+    estimate,
+)
 
 GPT_OSS = "openai/gpt-oss-20b"
 

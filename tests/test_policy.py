@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from lane import RPD, TPM, Allowance
-from policy import Fault, Verdict, allowances, duration, judge
+from promptlord.groq.policy import Fault, Verdict, allowances, duration, judge
+from promptlord.pool.quota import RPD, TPM, Allowance
 
 ORG = "org_01k9v83k2bf1zr2nc2pzp9y3ad"
 KEY = "gsk_0123456789abcdefghijklmnopqrstuvwxyz"

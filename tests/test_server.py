@@ -134,6 +134,7 @@ def test_a_malformed_setting_stops_the_start_with_one_line(command, name, value)
 def test_flask_run_takes_the_port_of_flaskenv(start, tmp_path):
     for file in [*ROOT.glob("*.py"), ROOT / ".flaskenv"]:
         shutil.copy(file, tmp_path)
+    shutil.copytree(ROOT / "promptlord", tmp_path / "promptlord")
     flaskenv = tmp_path / ".flaskenv"
     assert "FLASK_RUN_PORT=3000\n" in flaskenv.read_text()
     flaskenv.write_text(flaskenv.read_text().replace("3000", port := free_port()))

@@ -10,12 +10,12 @@ from conftest import KEYS, Clock
 from flask.testing import FlaskClient
 from groqsim import Fault, GroqSim, Limits
 
-import status
 from app import create_app
-from config import Config
-from guards import OPEN_ENDPOINTS
 from keypool import KeyPool
-from lane import RPD, RPM, TPM, Allowance
+from promptlord.config import Config
+from promptlord.pool.quota import RPD, RPM, TPM, Allowance
+from promptlord.web import status
+from promptlord.web.access import OPEN_ENDPOINTS
 
 MODELS = ("m1", "m2")
 FULL = {TPM: Allowance(8000, 0), RPD: Allowance(1000, 0)}

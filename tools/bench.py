@@ -24,9 +24,9 @@ from latency import latency, table
 from rig import ROOT, Call, groq, post, service
 from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, reply
 
-import enhance
 from keypool import KeyPool
-from lane import RPD, TPM, Allowance
+from promptlord.pool.quota import RPD, TPM, Allowance
+from promptlord.web import enhance
 
 SEED = 3
 LATENCY = 0.3  # seconds of each of Groq's answers

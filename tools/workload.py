@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from groqsim import MODELS, TEMPLATE_TOKENS, count_tokens
 
-from enhance import SYSTEM, Enhancement
+from promptlord.web.enhance import SYSTEM, Enhancement
 
 SKETCH = "The meeting was long, the minutes are longer, and nobody remembers what was decided about the budget. "
 PROMPTS = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from keypool import KeyPool, NoKeyReady, Turn
-from lane import RPD, RPM, TPM, Allowance, Bucket, Lane
+from promptlord.pool.quota import RPD, RPM, TPM, Allowance, Bucket, Lane
 
 MODEL = ["m"]
 

@@ -16,9 +16,9 @@ from flask.testing import FlaskClient
 from groqsim import End, Fault, Limits, chunk
 from werkzeug.test import TestResponse
 
-import v1
 from app import BODY_MAX
-from guards import SECURITY_HEADERS
+from promptlord.web import openai as v1
+from promptlord.web.access import SECURITY_HEADERS
 
 TOKEN = "let-me-in"
 MODEL = "openai/gpt-oss-20b"

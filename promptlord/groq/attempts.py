@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import policy
-from calls import Call, ClientGone, Exhausted, NotConfigured, OutOfTime, failure
 from keypool import KeyPool, NoKeyReady, Turn
-from policy import CutOff, Fault, Unusable, Verdict
-from state import Key
-from transport import Answer, Broken, Client, ClientLeft, Patience, Silence, Transport
+from promptlord.errors import Call, ClientGone, Exhausted, NotConfigured, OutOfTime, failure
+from promptlord.groq import policy
+from promptlord.groq.policy import CutOff, Fault, Unusable, Verdict
+from promptlord.groq.transport import Answer, Broken, Client, ClientLeft, Patience, Silence, Transport
+from promptlord.pool.state import Key
 
 log = logging.getLogger("promptlord")
 

@@ -14,7 +14,7 @@ from flask_limiter import Limiter, RateLimitExceeded
 from limits import parse_many
 from werkzeug.exceptions import Forbidden
 
-from config import Config
+from promptlord.config import Config
 
 OPEN_ENDPOINTS = {"static", "routes.health", "routes.status_report", "routes.status_page", "routes.favicon"}
 SECURITY_HEADERS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from lane import PERIODS, RPD, TPM, Allowance
+from promptlord.pool.quota import PERIODS, RPD, TPM, Allowance
 
 DAY = 86400.0  # no limit of Groq's is longer, so no cooldown is
 

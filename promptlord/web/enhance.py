@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from policy import CutOff, Fault, Unusable
+from promptlord.groq.policy import CutOff, Fault, Unusable
 
 LONGEST = 5000  # characters
 SHORTEST = 2

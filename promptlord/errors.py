@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import IO, Protocol, TypeVar
 
-from policy import Fault, Verdict
-from transport import Answer
+from promptlord.groq.policy import Fault, Verdict
+from promptlord.groq.transport import Answer
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -63,7 +63,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: TConn) -> bool:
         try:
             keep: bool = super().handle_request(req, conn)
-        except BlockingIOError as error:  # see ``guards.Caller.bound``
+        except BlockingIOError as error:  # see ``access.Caller.bound``
             raise ConnectionResetError(errno.ECONNRESET, "the client reads no more") from error
         return keep
 

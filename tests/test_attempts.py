@@ -7,11 +7,11 @@ import pytest
 from conftest import KEYS, Clock
 from groqsim import Fault, GroqSim, Limits
 
-import calls
-from enhance import MORE_ROOM, Enhancement
 from keypool import KeyPool
-from transport import Transport
-from upstream import Upstream
+from promptlord import errors
+from promptlord.groq.attempts import Upstream
+from promptlord.groq.transport import Transport
+from promptlord.web.enhance import MORE_ROOM, Enhancement
 
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 NUMBERS = {secret: number for number, secret in enumerate(KEYS, 1)}
@@ -108,7 +108,7 @@ def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: F
 def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str) -> None:
     service.sim.order(Fault.named(name), key="gsk_one")
 
-    with pytest.raises(calls.Unavailable):
+    with pytest.raises(errors.Unavailable):
         service.fetch()
     assert service.asked() == [1]
     assert service.failed() == {}
@@ -118,7 +118,7 @@ def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str)
 def test_groqs_own_trouble_never_empties_the_pool(service: Service, fault: Fault) -> None:
     service.sim.order(fault, times=None)
     for _ in range(4):
-        with pytest.raises(calls.Unavailable):
+        with pytest.raises(errors.Unavailable):
             service.fetch()
     assert service.failed() == {}
 
@@ -130,7 +130,7 @@ def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, per_minute=2)
     sim.order(Fault.named("over_capacity"), times=None)
     for _ in range(20):
-        with pytest.raises(calls.Unavailable):
+        with pytest.raises(errors.Unavailable):
             service.fetch()
 
     sim.clear()
@@ -149,7 +149,7 @@ def test_what_did_not_reach_groq_costs_no_allowance(sim: GroqSim, clock: Clock) 
     service = Service(sim, clock, per_minute=1)
     sim.refuse()
     for _ in range(5):
-        with pytest.raises(calls.Unavailable, match="unreachable"):
+        with pytest.raises(errors.Unavailable, match="unreachable"):
             service.fetch()
 
     sim.accept()
@@ -158,7 +158,7 @@ def test_what_did_not_reach_groq_costs_no_allowance(sim: GroqSim, clock: Clock) 
 
 def test_groq_unreachable_is_said_and_nobody_pays(service: Service) -> None:
     service.sim.refuse()
-    with pytest.raises(calls.Unavailable, match="unreachable"):
+    with pytest.raises(errors.Unavailable, match="unreachable"):
         service.fetch()
     assert service.failed() == {}
 
@@ -169,12 +169,12 @@ def test_groq_unreachable_is_said_and_nobody_pays(service: Service) -> None:
 def test_at_most_three_attempts(service: Service) -> None:
     service.sim.order(Fault.named("invalid_api_key"), times=None)
 
-    with pytest.raises(calls.Exhausted) as error:
+    with pytest.raises(errors.Exhausted) as error:
         service.fetch()
     assert service.asked() == [1, 2, 3]
     assert error.value.ready_in == pytest.approx(60)
 
-    with pytest.raises(calls.Exhausted):
+    with pytest.raises(errors.Exhausted):
         service.fetch()
     assert service.asked() == []  # a key that is cooling is never called
 
@@ -183,7 +183,7 @@ def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1)
     sim.order(Fault.named("over_capacity"), times=None)
 
-    with pytest.raises(calls.Unavailable):
+    with pytest.raises(errors.Unavailable):
         service.fetch()
     assert service.asked() == [1]
 
@@ -193,7 +193,7 @@ def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     service = Upstream(pool, Transport(sim.url, 10), max_attempts=3, timeout=0.3, max_wait=0, at_once=9)
     sim.order(Fault.stall(5))
 
-    with pytest.raises(calls.OutOfTime):
+    with pytest.raises(errors.OutOfTime):
         service.fetch(Enhancement.of("a prompt", MODELS))
     assert len(sim.calls) == 1
     assert pool.health()["failedKeys"] == []
@@ -228,7 +228,7 @@ def test_when_every_model_is_gone_the_setting_is_named_and_all_are_tried_again(
     service.sim.order(Fault.named("model_decommissioned"), times=None)
 
     for _ in range(2):
-        with pytest.raises(calls.Unavailable, match="GROQ_MODELS"):
+        with pytest.raises(errors.Unavailable, match="GROQ_MODELS"):
             service.fetch(models=MODELS)
     assert len([record for record in caplog.records if "Take it out of GROQ_MODELS" in record.message]) == 2
 
@@ -249,7 +249,7 @@ def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Serv
 def test_a_completion_cut_off_again_is_no_answer(service: Service) -> None:
     service.sim.order(Fault.length("You are an"), times=None)
 
-    with pytest.raises(calls.Unavailable, match="cut off"):
+    with pytest.raises(errors.Unavailable, match="cut off"):
         service.fetch()
     assert len(service.asked()) == 2
 
@@ -266,7 +266,7 @@ def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_w
         service = Service(sim, clock, keys=1)
         sim.order(Fault.length("You are an"))
 
-        with pytest.raises(calls.Exhausted) as error:
+        with pytest.raises(errors.Exhausted) as error:
             service.fetch()
 
         assert len(service.asked()) == 1
@@ -287,7 +287,7 @@ def test_one_that_can_not_fit_is_refused_with_a_clear_error(clock: Clock) -> Non
     with GroqSim(KEYS, limits=Limits(tpm=500)) as sim:
         service = Service(sim, clock)
 
-        with pytest.raises(calls.TooLarge):
+        with pytest.raises(errors.TooLarge):
             service.fetch("words of six letters " * 200)
         assert [call.status for call in sim.calls] == [413]
         assert service.failed() == {}
@@ -325,7 +325,7 @@ def test_one_that_would_wait_too_long_is_refused_at_once_with_the_truth(sim: Gro
     service.fetch()
     before = clock.now
 
-    with pytest.raises(calls.Exhausted) as error:
+    with pytest.raises(errors.Exhausted) as error:
         service.fetch()
     assert clock.now == before
     assert error.value.ready_in == pytest.approx(60)
@@ -337,14 +337,14 @@ def test_one_that_would_wait_too_long_is_refused_at_once_with_the_truth(sim: Gro
 def test_one_that_comes_back_when_told_is_served_though_others_came_meanwhile(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1, per_minute=1, max_wait=59)
     service.fetch()
-    with pytest.raises(calls.Exhausted) as error:
+    with pytest.raises(errors.Exhausted) as error:
         service.fetch("mine")
     clock.advance(error.value.ready_in)
     service.fetch("another's")
 
     assert service.fetch("mine")
 
-    with pytest.raises(calls.Exhausted):
+    with pytest.raises(errors.Exhausted):
         service.fetch("mine")  # as any other, from now on
 
 
@@ -353,7 +353,7 @@ def test_one_that_comes_back_too_early_is_as_any_other(sim: GroqSim, clock: Cloc
     service.fetch()
 
     for _ in range(2):
-        with pytest.raises(calls.Exhausted):
+        with pytest.raises(errors.Exhausted):
             service.fetch("mine")
         clock.advance(30)
 
@@ -370,7 +370,7 @@ def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock)
     service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
     service.fetch()
 
-    with pytest.raises(calls.ClientGone):
+    with pytest.raises(errors.ClientGone):
         service.fetch(client=Leaver())
 
     assert service.pool.ready_in(MODELS[:1]) == pytest.approx(60, abs=1)
@@ -384,7 +384,7 @@ def test_one_whose_slot_moves_out_of_reach_is_told(sim: GroqSim, clock: Clock) -
     spoiler.model = MODELS[0]
     service.upstream._sleep = lambda seconds: (clock.advance(seconds), service.pool.limit(spoiler, 600))  # type: ignore
 
-    with pytest.raises(calls.Exhausted) as error:
+    with pytest.raises(errors.Exhausted) as error:
         service.fetch()
     assert error.value.ready_in == pytest.approx(600, abs=1)
 
@@ -421,7 +421,7 @@ def test_those_who_wait_leave_room_for_those_who_could_be_served_at_once(sim: Gr
     hold = threading.Event()
     threads = occupied(service, clock, 2, hold)
 
-    with pytest.raises(calls.Exhausted) as error:
+    with pytest.raises(errors.Exhausted) as error:
         service.fetch()
     assert error.value.ready_in == pytest.approx(180, abs=1)
     assert service.fetch(models=MODELS[1:])
@@ -437,7 +437,7 @@ def test_more_than_the_threads_can_bear_are_refused_at_once(sim: GroqSim, clock:
     hold = threading.Event()
     threads = occupied(service, clock, 1, hold)
 
-    with pytest.raises(calls.Exhausted, match="Too many"):
+    with pytest.raises(errors.Exhausted, match="Too many"):
         service.fetch()
 
     hold.set()

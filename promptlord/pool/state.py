@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lane import Cooling, Lane
+from promptlord.pool.quota import Cooling, Lane
 
 
 @dataclass(frozen=True)

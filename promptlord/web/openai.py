@@ -19,10 +19,10 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Unauthorized
 from werkzeug.formparser import FormDataParser
 
-from enhance import estimate
-from guards import caller
-from policy import Fault, Unusable, mask
-from transport import CHUNK_MAX, Answer, Broken, ClientLeft, Silence
+from promptlord.groq.policy import Fault, Unusable, mask
+from promptlord.groq.transport import CHUNK_MAX, Answer, Broken, ClientLeft, Silence
+from promptlord.web.access import caller
+from promptlord.web.enhance import estimate
 
 PREFIXES = ("/v1", "/openai/v1")
 UPLOAD_MAX = 25 * 1024 * 1024 + 64 * 1024  # bytes: Whisper's 25 MB, and the form around them

@@ -159,9 +159,9 @@ class Config:
 
     @classmethod
     def load(cls) -> "Config":
-        """Read the settings from the environment, and from ``.env`` beside this file what it lacks."""
+        """Read the settings from the environment, and from ``.env`` beside ``app.py`` what it lacks."""
         try:
-            load_dotenv(Path(__file__).with_name(".env"))
+            load_dotenv(Path(__file__).parents[1] / ".env")
         except UnicodeDecodeError:
             raise ConfigError(".env must be a text file in UTF-8") from None
         return cls.from_env(os.environ)

@@ -12,8 +12,8 @@ from redis import Redis, RedisError
 from redis.exceptions import LockError
 
 from keypool import KeyPool
-from lane import Booking, Bucket, Cooling, Lane
-from state import Standing, State
+from promptlord.pool.quota import Booking, Bucket, Cooling, Lane
+from promptlord.pool.state import Standing, State
 
 log = logging.getLogger("promptlord")
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-import policy
-from config import Config
-from policy import Fault, Verdict
-from state import Key
-from transport import Broken, Patience, Silence, Transport
+from promptlord.config import Config
+from promptlord.groq import policy
+from promptlord.groq.policy import Fault, Verdict
+from promptlord.groq.transport import Broken, Patience, Silence, Transport
+from promptlord.pool.state import Key
 
 AT_ONCE = 8
 SECONDS = 10.0  # for an answer

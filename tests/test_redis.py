@@ -8,8 +8,8 @@ import redis
 from conftest import Clock, redis_server
 
 from keypool import KeyPool, NoKeyReady
-from lane import TPM, Allowance
-from sharing import NAME, SharedLock
+from promptlord.pool.quota import TPM, Allowance
+from promptlord.pool.redis import NAME, SharedLock
 
 MODEL = ["m"]
 SECRETS = ["gsk_one", "gsk_two", "gsk_three"]

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from enhance import Enhancement
-from lane import PERIODS, RPM, Bucket, Lane, units
-from state import KeyState, Snapshot
+from promptlord.pool.quota import PERIODS, RPM, Bucket, Lane, units
+from promptlord.pool.state import KeyState, Snapshot
+from promptlord.web.enhance import Enhancement
 
 LEAST = Enhancement.of("", ()).need  # tokens; with room for so many a key is ready
 USUAL = Enhancement.of("x" * 200, ()).need  # tokens; what the forecast counts in
