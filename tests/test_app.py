@@ -9,7 +9,7 @@ import pytest
 import redis
 from conftest import KEYS, Clock, redis_server
 from flask.testing import FlaskClient
-from groqsim import Fault, GroqSim, Limits
+from groqsim import GroqSim, Limits, Trouble
 from werkzeug.test import TestResponse
 
 from app import BODY_MAX, WHAT_TO_SET
@@ -102,21 +102,21 @@ def test_strange_characters_do_no_harm(serve, prompt):
 @pytest.mark.parametrize(
     ("fault", "status", "message", "calls"),
     [
-        (Fault.rate_limit(7.5), 503, "Rate limit exceeded on requests per minute", 3),
-        (Fault.named("invalid_api_key"), 503, "Invalid API key: create a new one in the Groq console", 3),
-        (Fault.named("organization_restricted"), 503, "Organization restricted: ask Groq's support why", 3),
-        (Fault.named("request_too_large"), 413, "Request too large for the model's tokens per minute", 2),
-        (Fault.named("json_validate_failed"), 502, "Request refused: 400 json_validate_failed", 1),
-        (Fault.named("semantic_error"), 502, "Request refused: 422 invalid_request_error", 1),
-        (Fault.named("model_not_found"), 502, "Model not found: set GROQ_MODELS to models that Groq serves", 3),
-        (Fault.named("over_capacity"), 502, "Groq answered 503", 3),
-        (Fault.named("bad_gateway_html"), 502, "Groq answered 502", 3),
-        (Fault.reset(), 502, "Groq is unreachable", 3),
-        (Fault.garbage(), 502, "Unusable answer: not a chat completion", 3),
-        (Fault.content(""), 502, "Unusable answer: cut off for want of room", 2),
-        (Fault.length("You are"), 502, "Unusable answer: cut off for want of room", 2),
-        (Fault.named("access_denied"), 502, NETWORK, 1),
-        (Fault.named("cloudflare_1010"), 502, NETWORK, 1),
+        (Trouble.rate_limit(7.5), 503, "Rate limit exceeded on requests per minute", 3),
+        (Trouble.named("invalid_api_key"), 503, "Invalid API key: create a new one in the Groq console", 3),
+        (Trouble.named("organization_restricted"), 503, "Organization restricted: ask Groq's support why", 3),
+        (Trouble.named("request_too_large"), 413, "Request too large for the model's tokens per minute", 2),
+        (Trouble.named("json_validate_failed"), 502, "Request refused: 400 json_validate_failed", 1),
+        (Trouble.named("semantic_error"), 502, "Request refused: 422 invalid_request_error", 1),
+        (Trouble.named("model_not_found"), 502, "Model not found: set GROQ_MODELS to models that Groq serves", 3),
+        (Trouble.named("over_capacity"), 502, "Groq answered 503", 3),
+        (Trouble.named("bad_gateway_html"), 502, "Groq answered 502", 3),
+        (Trouble.reset(), 502, "Groq is unreachable", 3),
+        (Trouble.garbage(), 502, "Unusable answer: not a chat completion", 3),
+        (Trouble.content(""), 502, "Unusable answer: cut off for want of room", 2),
+        (Trouble.length("You are"), 502, "Unusable answer: cut off for want of room", 2),
+        (Trouble.named("access_denied"), 502, NETWORK, 1),
+        (Trouble.named("cloudflare_1010"), 502, NETWORK, 1),
     ],
 )
 def test_each_trouble_with_groq_has_its_answer(serve, sim, fault, status, message, calls):
@@ -133,7 +133,7 @@ def test_groq_out_of_reach_is_a_502(serve, sim):
 
 
 def test_silence_is_a_504(serve, sim):
-    sim.order(Fault.stall(5))
+    sim.order(Trouble.stall(5))
 
     assert error(enhance(serve(request_timeout=0.1))) == (504, "Groq did not answer in time")
 
@@ -148,7 +148,7 @@ def test_without_keys_every_answer_says_what_to_set(serve):
 @pytest.mark.parametrize(("told", "retry_after"), [(7, 7), (7.5, 8), (0.2, 1), (1_000_000, 86400)])
 def test_retry_after_says_when_a_key_will_be_ready(serve, sim, clock, told, retry_after):
     client = serve(**ONE_MODEL)
-    sim.order(Fault.rate_limit(told), times=3)
+    sim.order(Trouble.rate_limit(told), times=3)
 
     assert enhance(client).headers["Retry-After"] == str(retry_after)
 
@@ -164,7 +164,7 @@ def test_retry_after_says_when_a_key_will_be_ready(serve, sim, clock, told, retr
 @pytest.mark.parametrize("secret", ["gsk_one", "org_one", "my private prompt"])
 def test_no_error_and_no_log_line_repeats_a_secret(serve, sim, caplog, status, secret):
     caplog.set_level("DEBUG")
-    sim.order(Fault.status(status, {"error": {"message": f"on {secret} tokens per day", "code": secret}}), times=None)
+    sim.order(Trouble.status(status, {"error": {"message": f"on {secret} tokens per day", "code": secret}}), times=None)
 
     response = enhance(serve(log_level="DEBUG"), "my private prompt")
 
@@ -243,7 +243,7 @@ def test_health_is_exact(serve, sim):
     client = serve()
     assert client.get("/health").data == b'{"status":"healthy","totalKeys":3,"activeKeys":3,"failedKeys":[]}\n'
 
-    sim.order(Fault.rate_limit(), key="gsk_one")
+    sim.order(Trouble.rate_limit(), key="gsk_one")
     assert enhance(client).status_code == 200
 
     assert client.get("/health").data == (
@@ -254,7 +254,7 @@ def test_health_is_exact(serve, sim):
 
 def test_health_without_a_ready_key_is_exhausted_until_one_is(serve, sim, clock):
     client = serve()
-    sim.order(Fault.named("invalid_api_key"), times=3)
+    sim.order(Trouble.named("invalid_api_key"), times=3)
     enhance(client)
 
     exhausted = client.get("/health")

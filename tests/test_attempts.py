@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from conftest import KEYS, Clock
-from groqsim import Fault, GroqSim, Limits
+from groqsim import GroqSim, Limits, Trouble
 
 from keypool import KeyPool
 from promptlord import errors
@@ -55,7 +55,7 @@ def service(sim: GroqSim, clock: Clock) -> Service:
 
 
 def test_the_rotation_of_the_readme(service: Service, clock: Clock) -> None:
-    service.sim.order(Fault.named("rate_limit", retry_after=60), key="gsk_one")
+    service.sim.order(Trouble.named("rate_limit", retry_after=60), key="gsk_one")
     asked = []
     for _ in range(5):
         service.fetch()
@@ -77,24 +77,24 @@ def test_a_fresh_start_begins_with_the_first_key(service: Service) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault.named("rate_limit", retry_after=2),
-        Fault.named("organization_restricted"),
-        Fault.named("blocked_api_access"),
-        Fault.named("spend_limit_reached"),
-        Fault.named("invalid_api_key"),
-        Fault.named("model_permission_blocked_org"),
-        Fault.named("capacity_exceeded"),
-        Fault.named("over_capacity"),
-        Fault.named("bad_gateway_html"),
-        Fault.named("empty"),
-        Fault.status(500),
-        Fault.reset(),
-        Fault.close(),
-        Fault.truncate(),
-        Fault.garbage(),
+        Trouble.named("rate_limit", retry_after=2),
+        Trouble.named("organization_restricted"),
+        Trouble.named("blocked_api_access"),
+        Trouble.named("spend_limit_reached"),
+        Trouble.named("invalid_api_key"),
+        Trouble.named("model_permission_blocked_org"),
+        Trouble.named("capacity_exceeded"),
+        Trouble.named("over_capacity"),
+        Trouble.named("bad_gateway_html"),
+        Trouble.named("empty"),
+        Trouble.status(500),
+        Trouble.reset(),
+        Trouble.close(),
+        Trouble.truncate(),
+        Trouble.garbage(),
     ],
 )
-def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: Fault) -> None:
+def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: Trouble) -> None:
     service.sim.order(fault, key="gsk_one")
 
     assert service.fetch()
@@ -106,7 +106,7 @@ def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: F
     "name", ["json_validate_failed", "context_length_exceeded", "access_denied", "cloudflare_1010"]
 )
 def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str) -> None:
-    service.sim.order(Fault.named(name), key="gsk_one")
+    service.sim.order(Trouble.named(name), key="gsk_one")
 
     with pytest.raises(errors.Unavailable):
         service.fetch()
@@ -114,8 +114,8 @@ def test_what_no_key_could_mend_is_answered_at_once(service: Service, name: str)
     assert service.failed() == {}
 
 
-@pytest.mark.parametrize("fault", [Fault.named("over_capacity"), Fault.reset(), Fault.garbage()])
-def test_groqs_own_trouble_never_empties_the_pool(service: Service, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [Trouble.named("over_capacity"), Trouble.reset(), Trouble.garbage()])
+def test_groqs_own_trouble_never_empties_the_pool(service: Service, fault: Trouble) -> None:
     service.sim.order(fault, times=None)
     for _ in range(4):
         with pytest.raises(errors.Unavailable):
@@ -128,7 +128,7 @@ def test_groqs_own_trouble_never_empties_the_pool(service: Service, fault: Fault
 
 def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, per_minute=2)
-    sim.order(Fault.named("over_capacity"), times=None)
+    sim.order(Trouble.named("over_capacity"), times=None)
     for _ in range(20):
         with pytest.raises(errors.Unavailable):
             service.fetch()
@@ -139,7 +139,7 @@ def test_an_outage_costs_no_allowance(sim: GroqSim, clock: Clock) -> None:
 
 def test_a_key_that_serves_with_another_model_does_not_pay(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1)
-    sim.order(Fault.named("over_capacity"), model=MODELS[0], times=None)
+    sim.order(Trouble.named("over_capacity"), model=MODELS[0], times=None)
 
     assert service.fetch(models=MODELS)
     assert service.failed() == {}
@@ -167,7 +167,7 @@ def test_groq_unreachable_is_said_and_nobody_pays(service: Service) -> None:
 
 
 def test_at_most_three_attempts(service: Service) -> None:
-    service.sim.order(Fault.named("invalid_api_key"), times=None)
+    service.sim.order(Trouble.named("invalid_api_key"), times=None)
 
     with pytest.raises(errors.Exhausted) as error:
         service.fetch()
@@ -181,7 +181,7 @@ def test_at_most_three_attempts(service: Service) -> None:
 
 def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1)
-    sim.order(Fault.named("over_capacity"), times=None)
+    sim.order(Trouble.named("over_capacity"), times=None)
 
     with pytest.raises(errors.Unavailable):
         service.fetch()
@@ -191,7 +191,7 @@ def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
 def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     pool = KeyPool(list(KEYS), 60)
     service = Upstream(pool, Transport(sim.url, 10), max_attempts=3, timeout=0.3, max_wait=0, at_once=9)
-    sim.order(Fault.stall(5))
+    sim.order(Trouble.stall(5))
 
     with pytest.raises(errors.OutOfTime):
         service.fetch(Enhancement.of("a prompt", MODELS))
@@ -200,7 +200,7 @@ def test_silence_is_not_tried_again(sim: GroqSim) -> None:
 
 
 def test_a_connection_that_was_just_closed_costs_nobody_anything(service: Service) -> None:
-    service.sim.order(Fault.hangup(), key="gsk_one")
+    service.sim.order(Trouble.hangup(), key="gsk_one")
     service.fetch()
 
     service.fetch()
@@ -212,7 +212,7 @@ def test_a_connection_that_was_just_closed_costs_nobody_anything(service: Servic
 def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
     sim: GroqSim, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sim.order(Fault.named("model_not_found"), model=MODELS[0], times=None)
+    sim.order(Trouble.named("model_not_found"), model=MODELS[0], times=None)
 
     for _ in range(3):
         assert service.fetch(models=MODELS)
@@ -225,7 +225,7 @@ def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
 def test_when_every_model_is_gone_the_setting_is_named_and_all_are_tried_again(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.sim.order(Fault.named("model_decommissioned"), times=None)
+    service.sim.order(Trouble.named("model_decommissioned"), times=None)
 
     for _ in range(2):
         with pytest.raises(errors.Unavailable, match="GROQ_MODELS"):
@@ -236,8 +236,8 @@ def test_when_every_model_is_gone_the_setting_is_named_and_all_are_tried_again(
     assert service.fetch(models=MODELS)
 
 
-@pytest.mark.parametrize("fault", [Fault.length("You are an"), Fault.content("")])
-def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Service, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [Trouble.length("You are an"), Trouble.content("")])
+def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Service, fault: Trouble) -> None:
     service.sim.order(fault)
 
     assert service.fetch()
@@ -247,7 +247,7 @@ def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Serv
 
 
 def test_a_completion_cut_off_again_is_no_answer(service: Service) -> None:
-    service.sim.order(Fault.length("You are an"), times=None)
+    service.sim.order(Trouble.length("You are an"), times=None)
 
     with pytest.raises(errors.Unavailable, match="cut off"):
         service.fetch()
@@ -264,7 +264,7 @@ def test_more_room_for_a_long_prompt_still_fits_into_a_minutes_tokens() -> None:
 def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_will_be(clock: Clock) -> None:
     with GroqSim(KEYS, Limits(tpm=1000), clock=clock) as sim:
         service = Service(sim, clock, keys=1)
-        sim.order(Fault.length("You are an"))
+        sim.order(Trouble.length("You are an"))
 
         with pytest.raises(errors.Exhausted) as error:
             service.fetch()
@@ -295,7 +295,7 @@ def test_one_that_can_not_fit_is_refused_with_a_clear_error(clock: Clock) -> Non
 
 def test_the_logs_lines_are_exact_and_give_nothing_away(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    service.sim.order(Fault.named("rate_limit", retry_after=2), key="gsk_one")
+    service.sim.order(Trouble.named("rate_limit", retry_after=2), key="gsk_one")
     answer = service.fetch("my secret prompt")
 
     assert [record.getMessage() for record in caplog.records if record.name == "promptlord"] == [
@@ -360,7 +360,7 @@ def test_one_that_comes_back_too_early_is_as_any_other(sim: GroqSim, clock: Cloc
 
 def test_after_a_refusal_the_only_key_is_waited_for(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1, max_wait=10)
-    sim.order(Fault.named("rate_limit", retry_after=2))
+    sim.order(Trouble.named("rate_limit", retry_after=2))
 
     assert service.fetch()
     assert service.asked() == [1, 1]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import ROOT, Server
-from groqsim import Fault, GroqSim
+from groqsim import GroqSim, Trouble
 from playwright.sync_api import Browser, BrowserType, Page, Worker, expect, sync_playwright
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
@@ -106,7 +106,7 @@ def test_a_key_that_cools_counts_down_and_comes_back(sim: GroqSim, start: Start,
     page = visit(server)
     expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
 
-    sim.order(Fault.named("invalid_api_key"), key="gsk_one")
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_one")
     server.enhance()
     expect(row(page, "#1")).to_contain_text("cooling")
     expect(row(page, "#1")).to_contain_text("Invalid API key: create a new one in the Groq console, tried again in")
@@ -196,7 +196,7 @@ def test_a_hidden_tab_does_not_ask(start: Start, visit: Callable[..., Page]) -> 
 
 def test_countdowns_are_not_read_out(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
     server = start()
-    sim.order(Fault.named("invalid_api_key"), times=None)
+    sim.order(Trouble.named("invalid_api_key"), times=None)
     server.enhance()
     page = visit(server)
     expect(page.get_by_text("The first is back in")).to_be_visible()
@@ -215,7 +215,7 @@ def test_countdowns_are_not_read_out(sim: GroqSim, start: Start, visit: Callable
 
 def test_without_javascript_the_page_says_the_same(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
     server = start()
-    sim.order(Fault.named("rate_limit", retry_after=50, dimension="TPM"), key="gsk_one")
+    sim.order(Trouble.named("rate_limit", retry_after=50, dimension="TPM"), key="gsk_one")
     server.enhance()
     page = visit(server, java_script_enabled=False)
 
@@ -230,8 +230,8 @@ def test_every_state_is_readable_for_all(
     state: str, window: dict, scheme: str, sim: GroqSim, start: Start, visit: Callable[..., Page]
 ) -> None:
     server = start(GROQ_API_KEYS="") if state == "unconfigured" else start()
-    sim.order(Fault.named("invalid_api_key"), key="gsk_one")
-    sim.order(Fault.named("rate_limit", retry_after=50), key="gsk_two")
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_one")
+    sim.order(Trouble.named("rate_limit", retry_after=50), key="gsk_two")
     server.enhance()
     page = visit(server, viewport=window, color_scheme=scheme, reduced_motion="reduce")
     if state == "unreachable":
@@ -325,7 +325,7 @@ def test_the_extension_sees_that_no_key_is_ready_and_when_one_will_be(
     worker: Worker, sim: GroqSim, start: Start
 ) -> None:
     server = start()
-    sim.order(Fault.named("rate_limit", retry_after=30), times=None)
+    sim.order(Trouble.named("rate_limit", retry_after=30), times=None)
     enhance(worker, server)
     told = enhance(worker, server)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from conftest import KEYS
-from groqsim import Fault, GroqSim
+from groqsim import GroqSim, Trouble
 
 from app import create_app
 from promptlord.config import Config
@@ -51,18 +51,18 @@ def test_each_key_costs_one_call_and_no_token(sim: GroqSim) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault.named("invalid_api_key"), "revoked (401): create a new one"),
-        (Fault.named("organization_restricted"), "the organization is restricted: ask Groq's support why"),
-        (Fault.named("spend_limit_reached"), "Spend limit reached (400): raise it in the Groq console"),
-        (Fault.named("cloudflare_1010"), "this server's network is refused: not the key"),
-        (Fault.named("rate_limit"), "Rate limit exceeded on requests per minute (429): not the key"),
-        (Fault.named("bad_gateway_html"), "Groq answered 502: not the key"),
-        (Fault.named("garbage"), "unusable answer (200): not the key"),
-        (Fault.named("reset"), "Groq is unreachable: not the key"),
-        (Fault.status(418), "Request refused: 418 .*"),
+        (Trouble.named("invalid_api_key"), "revoked (401): create a new one"),
+        (Trouble.named("organization_restricted"), "the organization is restricted: ask Groq's support why"),
+        (Trouble.named("spend_limit_reached"), "Spend limit reached (400): raise it in the Groq console"),
+        (Trouble.named("cloudflare_1010"), "this server's network is refused: not the key"),
+        (Trouble.named("rate_limit"), "Rate limit exceeded on requests per minute (429): not the key"),
+        (Trouble.named("bad_gateway_html"), "Groq answered 502: not the key"),
+        (Trouble.named("garbage"), "unusable answer (200): not the key"),
+        (Trouble.named("reset"), "Groq is unreachable: not the key"),
+        (Trouble.status(418), "Request refused: 418 .*"),
     ],
 )
-def test_a_key_that_does_not_work_says_why(fault: Fault, words: str, sim: GroqSim) -> None:
+def test_a_key_that_does_not_work_says_why(fault: Trouble, words: str, sim: GroqSim) -> None:
     sim.order(fault, key="gsk_two", times=None)
     result = check(sim)
 
@@ -77,7 +77,7 @@ def test_what_is_no_key_of_groqs_is_recognized(sim: GroqSim) -> None:
 
 
 def test_no_key_works(sim: GroqSim) -> None:
-    sim.order(Fault.named("invalid_api_key"), times=None)
+    sim.order(Trouble.named("invalid_api_key"), times=None)
     result = check(sim)
 
     assert result.exit_code == 1
@@ -102,7 +102,7 @@ def test_a_model_that_groq_does_not_serve(sim: GroqSim) -> None:
 
 
 def test_a_model_that_is_not_for_every_key(sim: GroqSim) -> None:
-    sim.order(Fault.status(200, {"object": "list", "data": [{"id": MODELS[0]}]}), key="gsk_two")
+    sim.order(Trouble.status(200, {"object": "list", "data": [{"id": MODELS[0]}]}), key="gsk_two")
     result = check(sim)
 
     assert lines(result)[MODELS[1]] == "exists, but not for #2"
@@ -118,7 +118,7 @@ def test_repeated_keys_are_mentioned_and_asked_once(sim: GroqSim) -> None:
 
 
 def test_json(sim: GroqSim) -> None:
-    sim.order(Fault.named("invalid_api_key"), key="gsk_three")
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_three")
     result = check(sim, "--json", models=MODELS[:1])
 
     assert json.loads(result.stdout) == {
@@ -138,8 +138,8 @@ def test_json(sim: GroqSim) -> None:
 
 
 def test_no_key_is_ever_printed(sim: GroqSim) -> None:
-    sim.order(Fault.named("invalid_api_key"), key="gsk_one")
-    sim.order(Fault.status(500, "gsk_two"), key="gsk_two")
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_one")
+    sim.order(Trouble.status(500, "gsk_two"), key="gsk_two")
     for options in ([], ["--json"]):
         assert not re.search("gsk_(one|two|three)|org_", check(sim, *options).output)
 

@@ -21,7 +21,7 @@ from unittest.mock import ANY
 import groqsim
 import pytest
 import requests
-from groqsim import ERRORS, FAULTS, Fault, GroqSim, Limits, count_tokens, go_duration
+from groqsim import ERRORS, FAULTS, GroqSim, Limits, Trouble, count_tokens, go_duration
 
 MODEL, OTHER = "openai/gpt-oss-20b", "openai/gpt-oss-120b"
 KEYS = {"gsk_a": "org_x", "gsk_b": "org_x", "gsk_c": "org_y"}
@@ -573,7 +573,7 @@ def test_calls_are_a_copy_and_can_be_forgotten(caller):
 
 @pytest.mark.parametrize("name", sorted(ERRORS))
 def test_every_named_error_is_answered(caller, name):
-    caller.sim.order(Fault.named(name))
+    caller.sim.order(Trouble.named(name))
 
     response = caller.chat()
 
@@ -597,7 +597,7 @@ def test_every_named_error_is_answered(caller, name):
     ],
 )
 def test_every_other_answer(caller, name, status, kind, sign):
-    caller.sim.order(Fault.named(name))
+    caller.sim.order(Trouble.named(name))
 
     response = caller.chat()
 
@@ -615,7 +615,7 @@ def test_every_other_answer(caller, name, status, kind, sign):
     ],
 )
 def test_a_rate_limit_to_order(caller, options, retry_after, words, shown):
-    caller.sim.order(Fault.named("rate_limit", **options))
+    caller.sim.order(Trouble.named("rate_limit", **options))
 
     response = caller.chat()
 
@@ -632,7 +632,7 @@ def test_a_rate_limit_to_order(caller, options, retry_after, words, shown):
      (498, "Flex"), (500, "Internal"), (502, "<html"), (503, "over capacity"), (522, "Internal")],
 )  # fmt: skip
 def test_a_status_has_groqs_own_body(caller, status, sign):
-    caller.sim.order(Fault.status(status))
+    caller.sim.order(Trouble.status(status))
 
     response = caller.chat()
 
@@ -641,10 +641,10 @@ def test_a_status_has_groqs_own_body(caller, status, sign):
 
 
 def test_a_status_may_have_any_body_and_headers(caller):
-    caller.sim.order(Fault.status(503, {"error": "no"}, {"retry-after": "nan"}))
-    caller.sim.order(Fault.status(429, headers={"retry-after": "-1"}))
-    caller.sim.order(Fault.status(500, b"\xff"))
-    caller.sim.order(Fault.status(500, "no"))
+    caller.sim.order(Trouble.status(503, {"error": "no"}, {"retry-after": "nan"}))
+    caller.sim.order(Trouble.status(429, headers={"retry-after": "-1"}))
+    caller.sim.order(Trouble.status(500, b"\xff"))
+    caller.sim.order(Trouble.status(500, "no"))
 
     first, second, third, fourth = (caller.chat() for _ in range(4))
 
@@ -655,9 +655,9 @@ def test_a_status_may_have_any_body_and_headers(caller):
 
 
 def test_faults_are_met_by_matching_calls_in_the_order_given(caller):
-    caller.sim.order(Fault.status(500), key="gsk_a")
-    caller.sim.order(Fault.status(503), model=OTHER)
-    caller.sim.order(Fault.status(502), times=2)
+    caller.sim.order(Trouble.status(500), key="gsk_a")
+    caller.sim.order(Trouble.status(503), model=OTHER)
+    caller.sim.order(Trouble.status(502), times=2)
 
     met = [caller.chat(key, model=model).status_code for key, model in (
         ("gsk_b", MODEL), ("gsk_b", OTHER), ("gsk_a", OTHER), ("gsk_a", OTHER), ("gsk_a", OTHER),
@@ -667,7 +667,7 @@ def test_faults_are_met_by_matching_calls_in_the_order_given(caller):
 
 
 def test_a_fault_for_ever_lasts_until_cleared(caller):
-    caller.sim.order(Fault.status(503), times=None)
+    caller.sim.order(Trouble.status(503), times=None)
 
     assert {caller.chat().status_code for _ in range(5)} == {503}
     caller.sim.clear()
@@ -675,7 +675,7 @@ def test_a_fault_for_ever_lasts_until_cleared(caller):
 
 
 def test_an_ordered_error_costs_nothing(caller):
-    caller.sim.order(Fault.status(503))
+    caller.sim.order(Trouble.status(503))
     caller.chat()
 
     assert ratelimit(caller.chat())["remaining-requests"] == "999"
@@ -684,10 +684,10 @@ def test_an_ordered_error_costs_nothing(caller):
 @pytest.mark.parametrize(
     ("fault", "text", "finish"),
     [
-        (Fault.content(""), "", "stop"),
-        (Fault.content("hm"), "hm", "stop"),
-        (Fault.length(), "", "length"),
-        (Fault.length("and then"), "and then", "length"),
+        (Trouble.content(""), "", "stop"),
+        (Trouble.content("hm"), "hm", "stop"),
+        (Trouble.length(), "", "length"),
+        (Trouble.length("and then"), "and then", "length"),
     ],
 )
 def test_the_content_can_be_ordered(caller, fault, text, finish):
@@ -702,7 +702,7 @@ def test_the_content_can_be_ordered(caller, fault, text, finish):
 
 
 def test_a_reset_is_a_reset(caller):
-    caller.sim.order(Fault.reset())
+    caller.sim.order(Trouble.reset())
 
     with pytest.raises(requests.ConnectionError, match="ConnectionResetError"):
         caller.chat()
@@ -712,7 +712,7 @@ def test_a_reset_is_a_reset(caller):
 
 
 def test_a_close_ends_the_connection_without_an_answer(caller):
-    caller.sim.order(Fault.close())
+    caller.sim.order(Trouble.close())
 
     with pytest.raises(requests.ConnectionError, match="RemoteDisconnected"):
         caller.chat()
@@ -721,7 +721,7 @@ def test_a_close_ends_the_connection_without_an_answer(caller):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("fault", [Fault.stall(0.05), Fault.stall_body(0.05), Fault.drip(0.00001)])
+@pytest.mark.parametrize("fault", [Trouble.stall(0.05), Trouble.stall_body(0.05), Trouble.drip(0.00001)])
 def test_slow_answers_arrive_whole(caller, fault, stream):
     caller.sim.reply = lambda request: "hm"
     caller.sim.order(fault)
@@ -735,7 +735,7 @@ def test_slow_answers_arrive_whole(caller, fault, stream):
 
 
 def test_a_stall_is_silence(sim):
-    sim.order(Fault.stall(30))
+    sim.order(Trouble.stall(30))
 
     with connected(sim) as client:
         client.settimeout(0.05)
@@ -746,7 +746,7 @@ def test_a_stall_is_silence(sim):
 
 
 def test_a_stalled_body_begins(sim):
-    sim.order(Fault.stall_body(30))
+    sim.order(Trouble.stall_body(30))
 
     with connected(sim) as client:
         client.settimeout(0.05)
@@ -759,14 +759,14 @@ def test_a_stalled_body_begins(sim):
 
 
 def test_a_truncated_answer_is_shorter_than_it_says(caller):
-    caller.sim.order(Fault.truncate())
+    caller.sim.order(Trouble.truncate())
 
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
         caller.chat()
 
 
 def test_a_truncated_stream_breaks_off_between_two_chunks(sim):
-    sim.order(Fault.truncate())
+    sim.order(Trouble.truncate())
 
     with connected(sim, stream=True) as client:
         received = read_all(client)
@@ -777,7 +777,7 @@ def test_a_truncated_stream_breaks_off_between_two_chunks(sim):
 
 
 def test_a_stream_error_comes_after_some_chunks(caller):
-    caller.sim.order(Fault.stream_error())
+    caller.sim.order(Trouble.stream_error())
 
     *told, last = (part for part in caller.chat(stream=True).text.split("\n\n") if part)
 
@@ -787,7 +787,7 @@ def test_a_stream_error_comes_after_some_chunks(caller):
 
 
 def test_a_hangup_answers_then_closes(sim):
-    sim.order(Fault.hangup())
+    sim.order(Trouble.hangup())
 
     with connected(sim) as client:
         received = read_all(client)
@@ -800,15 +800,15 @@ def test_a_hangup_answers_then_closes(sim):
 @pytest.mark.parametrize(
     "order",
     [
-        lambda: Fault.named("nonsense"),
-        lambda: Fault.named("organization_restricted", retry_after=1),
-        lambda: Fault.rate_limit(dimension="RPX"),
-        lambda: Fault.rate_limit(retry_after=float("nan")),
-        lambda: Fault.stall(-1),
-        lambda: Fault.stall(float("inf")),
-        lambda: Fault.status(99),
-        lambda: GroqSim(KEYS).order(Fault.close(), key="gsk_nobody"),
-        lambda: GroqSim(KEYS).order(Fault.close(), times=0),
+        lambda: Trouble.named("nonsense"),
+        lambda: Trouble.named("organization_restricted", retry_after=1),
+        lambda: Trouble.rate_limit(dimension="RPX"),
+        lambda: Trouble.rate_limit(retry_after=float("nan")),
+        lambda: Trouble.stall(-1),
+        lambda: Trouble.stall(float("inf")),
+        lambda: Trouble.status(99),
+        lambda: GroqSim(KEYS).order(Trouble.close(), key="gsk_nobody"),
+        lambda: GroqSim(KEYS).order(Trouble.close(), times=0),
     ],
 )
 def test_nonsense_is_not_ordered(order):
@@ -863,7 +863,7 @@ def test_latency_passes_before_an_answer_and_can_be_a_keys_own(sim, caller):
     assert caller.chat("gsk_a").elapsed.total_seconds() < 0.05
 
 
-@pytest.mark.parametrize("fault", [Fault.stall(30), Fault.stall_body(30), Fault.drip(30)])
+@pytest.mark.parametrize("fault", [Trouble.stall(30), Trouble.stall_body(30), Trouble.drip(30)])
 def test_stop_ends_every_wait_at_once(clock, fault):
     sim = GroqSim(KEYS, clock=clock)
     sim.start()
@@ -921,7 +921,7 @@ def test_every_fault_can_be_ordered_over_http(caller):
 
 
 def test_faults_can_be_cleared_over_http(caller):
-    caller.sim.order(Fault.status(503), times=None)
+    caller.sim.order(Trouble.status(503), times=None)
 
     assert caller.send("DELETE", "/sim/faults").status_code == 200
     assert caller.chat().status_code == 200

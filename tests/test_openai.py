@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from groqsim import End, Fault, Limits, chunk
+from groqsim import End, Limits, Trouble, chunk
 from werkzeug.test import TestResponse
 
 from app import BODY_MAX
@@ -58,15 +58,15 @@ def client(connect: Callable[..., Client]) -> Client:
     return connect()
 
 
-def streamed(*steps: bytes | float | End) -> Fault:
+def streamed(*steps: bytes | float | End) -> Trouble:
     """A stream of these chunks, and of nothing else; it ends well unless by an ``End``."""
     whole = [chunk(step) if isinstance(step, bytes) else step for step in steps]
-    return Fault(script=lambda pieces: [SSE, *whole] if isinstance(steps[-1], End) else [SSE, *whole, chunk(b"")])
+    return Trouble(script=lambda pieces: [SSE, *whole] if isinstance(steps[-1], End) else [SSE, *whole, chunk(b"")])
 
 
-def raw(answer: bytes) -> Fault:
+def raw(answer: bytes) -> Trouble:
     """These bytes, then the end of the connection."""
-    return Fault(script=lambda pieces: [answer, End.CLOSE])
+    return Trouble(script=lambda pieces: [answer, End.CLOSE])
 
 
 def error_of(response: TestResponse) -> dict[str, str]:
@@ -97,7 +97,7 @@ def test_a_body_goes_up_byte_for_byte(client, sim, prefix):
 
 @pytest.mark.parametrize("path", [path for path, method in v1.METHODS.items() if method == "POST"])
 def test_every_path_is_passed_on(client, sim, path):
-    sim.order(Fault.status(200, {"ok": path}))
+    sim.order(Trouble.status(200, {"ok": path}))
 
     assert client.post(b'{"model": "m"}', f"/v1/{path}").get_json() == {"ok": path}
     assert sim.calls[0].path == f"/openai/v1/{path}"
@@ -122,8 +122,8 @@ def test_a_form_goes_up_byte_for_byte(client, sim):
 
 
 def test_a_form_is_sent_again_whole_to_the_next_key_and_its_model_counts(client, sim):
-    sim.order(Fault.rate_limit(), key="gsk_one", model="whisper-large-v3")
-    sim.order(Fault.reset(), key="gsk_two", model="whisper-large-v3")
+    sim.order(Trouble.rate_limit(), key="gsk_one", model="whisper-large-v3")
+    sim.order(Trouble.reset(), key="gsk_two", model="whisper-large-v3")
     form = {"file": (BytesIO(SOUND), "a.wav"), "model": "whisper-large-v3"}
 
     assert client.open("POST", "/v1/audio/translations", data=form).status_code == 200
@@ -228,7 +228,7 @@ def test_of_groqs_headers_only_what_a_client_needs_comes_down(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_headers_that_gunicorn_would_refuse_are_left_out(client, sim, stream):
-    sim.order(Fault(script=lambda pieces: [pieces[0].replace(b"x-request-id: ", b"x-request-id: \1"), *pieces[1:]]))
+    sim.order(Trouble(script=lambda pieces: [pieces[0].replace(b"x-request-id: ", b"x-request-id: \1"), *pieces[1:]]))
 
     assert "X-Request-Id" not in client.chat(stream=stream).headers
 
@@ -333,7 +333,7 @@ def test_a_stream_cut_short_looks_cut_short(client, sim, cut):
 
 
 def test_a_plain_answer_cut_short_is_cut_short(client, sim):
-    sim.order(Fault.truncate())
+    sim.order(Trouble.truncate())
 
     with pytest.raises(ConnectionResetError):
         _ = client.chat().data
@@ -346,17 +346,17 @@ def test_a_plain_answer_cut_short_is_cut_short(client, sim):
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault.rate_limit(),
-        Fault.status(401),
-        Fault.named("organization_restricted"),
-        Fault.status(500),
-        Fault.status(301, "", {"location": "http://127.0.0.1:1/"}),
-        Fault.reset(),
-        Fault.close(),
+        Trouble.rate_limit(),
+        Trouble.status(401),
+        Trouble.named("organization_restricted"),
+        Trouble.status(500),
+        Trouble.status(301, "", {"location": "http://127.0.0.1:1/"}),
+        Trouble.reset(),
+        Trouble.close(),
         raw(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
         raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
         raw(SSE),
-        Fault(script=lambda pieces: [SSE, chunk(b"")]),
+        Trouble(script=lambda pieces: [SSE, chunk(b"")]),
     ],
 )
 def test_another_key_answers_before_the_first_byte(client, sim, fault, stream):
@@ -372,11 +372,11 @@ def test_another_key_answers_before_the_first_byte(client, sim, fault, stream):
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [
-        (Fault.rate_limit(7), 503, "no_key_ready"),
-        (Fault.status(401), 503, "no_key_ready"),
-        (Fault.status(500), 502, "upstream_error"),
-        (Fault.status(302, "", {"location": "http://127.0.0.1:1/"}), 502, "upstream_error"),
-        (Fault.named("access_denied"), 502, "upstream_error"),
+        (Trouble.rate_limit(7), 503, "no_key_ready"),
+        (Trouble.status(401), 503, "no_key_ready"),
+        (Trouble.status(500), 502, "upstream_error"),
+        (Trouble.status(302, "", {"location": "http://127.0.0.1:1/"}), 502, "upstream_error"),
+        (Trouble.named("access_denied"), 502, "upstream_error"),
         (raw(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), 502, "upstream_error"),
     ],
 )
@@ -392,7 +392,7 @@ def test_when_no_key_helps_the_error_is_openais(client, sim, fault, status, code
 
 
 def test_the_wait_that_is_told_is_true(client, sim):
-    sim.order(Fault.rate_limit(7), times=None)
+    sim.order(Trouble.rate_limit(7), times=None)
     client.chat()
 
     assert client.chat().headers["Retry-After"] == "7"
@@ -402,11 +402,11 @@ def test_the_wait_that_is_told_is_true(client, sim):
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [
-        (Fault.named("json_validate_failed"), 400, "json_validate_failed"),
-        (Fault.named("model_decommissioned"), 400, "model_decommissioned"),
-        (Fault.named("model_not_found"), 404, "model_not_found"),
-        (Fault.named("request_too_large"), 413, "rate_limit_exceeded"),
-        (Fault.status(422), 422, None),
+        (Trouble.named("json_validate_failed"), 400, "json_validate_failed"),
+        (Trouble.named("model_decommissioned"), 400, "model_decommissioned"),
+        (Trouble.named("model_not_found"), 404, "model_not_found"),
+        (Trouble.named("request_too_large"), 413, "rate_limit_exceeded"),
+        (Trouble.status(422), 422, None),
     ],
 )
 def test_what_is_the_clients_to_know_is_passed_through_once(client, sim, fault, status, code, stream):
@@ -422,13 +422,13 @@ def test_what_is_the_clients_to_know_is_passed_through_once(client, sim, fault, 
 
 
 def test_organizations_are_masked_in_what_is_passed_through(client, sim):
-    sim.order(Fault.status(400, {"error": {"message": "not in `org_01k9v83k2bf1zr2nc2pzp9y3ad`", "param": "é"}}))
+    sim.order(Trouble.status(400, {"error": {"message": "not in `org_01k9v83k2bf1zr2nc2pzp9y3ad`", "param": "é"}}))
 
     assert client.chat().get_json() == {"error": {"message": "not in `org_***`", "param": "é"}}
 
 
 def test_a_model_that_a_client_lacks_is_no_trouble_of_enhance(client, sim):
-    sim.order(Fault.named("model_not_found"), model=MODEL)
+    sim.order(Trouble.named("model_not_found"), model=MODEL)
     client.chat()
 
     client.flask.post("/enhance", json={"prompt": "a prompt"})
@@ -648,9 +648,9 @@ def test_the_connection_of_an_answer_that_was_read_is_used_again(client, sim):
 
 def test_the_log_gives_nothing_away(client, sim, caplog):
     caplog.set_level(logging.DEBUG)
-    sim.order(Fault.rate_limit(), key="gsk_one")
+    sim.order(Trouble.rate_limit(), key="gsk_one")
     sim.order(
-        Fault.status(400, {"error": {"message": "marzipan org_three", "code": "marzipan org_three"}}), key="gsk_three"
+        Trouble.status(400, {"error": {"message": "marzipan org_three", "code": "marzipan org_three"}}), key="gsk_three"
     )
     sim.order(streamed(b"data: marzipan\n\n", End.RESET), key="gsk_two", times=1)
 

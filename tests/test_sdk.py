@@ -14,7 +14,7 @@ import groq
 import openai
 import pytest
 from conftest import KEYS, Server
-from groqsim import MODELS, End, Fault, GroqSim, Limits, tone
+from groqsim import MODELS, End, GroqSim, Limits, Trouble, tone
 
 TOKEN = "let-me-in"
 CHAT: Any = {
@@ -125,7 +125,7 @@ def test_each_event_arrives_when_it_is_sent(client, sim):
             if 0 < number < len(pieces) - 2 and not seen.acquire(timeout=5):  # neither the head nor [DONE]
                 yield End.RESET
 
-    sim.order(Fault(script=script))
+    sim.order(Trouble(script=script))
 
     with client.chat.completions.create(**CHAT, stream=True) as stream:
         parts = [(part, seen.release())[0] for part in stream]
@@ -197,7 +197,7 @@ def test_responses(serve, connect, sim):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_429_of_one_key_is_not_seen(client, sim, stream):
-    sim.order(Fault.rate_limit(), key="gsk_one")
+    sim.order(Trouble.rate_limit(), key="gsk_one")
 
     answer = client.chat.completions.create(**CHAT, stream=stream)
 
@@ -210,7 +210,7 @@ def test_a_429_of_one_key_is_not_seen(client, sim, stream):
 
 def test_all_keys_exhausted_raises_with_the_wait(sdk, client, sim):
     for key in KEYS:
-        sim.order(Fault.rate_limit(30.0), key=key)
+        sim.order(Trouble.rate_limit(30.0), key=key)
 
     with pytest.raises(SDKS[sdk].InternalServerError) as raised:
         client.chat.completions.create(**CHAT)
@@ -223,7 +223,7 @@ def test_all_keys_exhausted_raises_with_the_wait(sdk, client, sim):
 def test_a_client_that_waits_as_told_is_served(sdk, serve, connect, sim):
     client = connect(sdk, serve(), max_retries=1)
     for key in KEYS:
-        sim.order(Fault.rate_limit(2.0), key=key)
+        sim.order(Trouble.rate_limit(2.0), key=key)
 
     answer = client.chat.completions.create(**CHAT)
 
@@ -260,7 +260,7 @@ def test_a_model_that_is_gone_is_not_found(sdk, client):
 
 def test_groqs_silence_is_no_connection_of_theirs_that_failed(sdk, serve, connect, sim):
     client = connect(sdk, serve(REQUEST_TIMEOUT_SECONDS="1"))
-    sim.order(Fault.stall(10))
+    sim.order(Trouble.stall(10))
 
     with pytest.raises(SDKS[sdk].InternalServerError) as raised:
         client.chat.completions.create(**CHAT)
@@ -273,7 +273,7 @@ def test_groqs_silence_is_no_connection_of_theirs_that_failed(sdk, serve, connec
 
 @pytest.mark.parametrize("end", [End.CLOSE, End.RESET])
 def test_a_stream_that_is_cut_raises_after_what_came(sdk, client, sim, end):
-    sim.order(Fault(script=lambda pieces: [*pieces[:5], end]))
+    sim.order(Trouble(script=lambda pieces: [*pieces[:5], end]))
     parts = []
 
     with pytest.raises(SDKS[sdk].APIError, match="broke off"):
@@ -285,8 +285,8 @@ def test_a_stream_that_is_cut_raises_after_what_came(sdk, client, sim, end):
 
 def test_a_stream_may_take_longer_than_a_request_but_not_fall_silent(sdk, serve, connect, sim):
     client = connect(sdk, serve(REQUEST_TIMEOUT_SECONDS="1"))
-    sim.order(Fault(script=lambda pieces: [step for piece in pieces[:8] for step in (piece, 0.3)] + pieces[8:]))
-    sim.order(Fault(script=lambda pieces: [*pieces[:8], 10.0]))
+    sim.order(Trouble(script=lambda pieces: [step for piece in pieces[:8] for step in (piece, 0.3)] + pieces[8:]))
+    sim.order(Trouble(script=lambda pieces: [*pieces[:8], 10.0]))
 
     assert text_of(client.chat.completions.create(**CHAT, stream=True)) == sim.reply(CHAT)
     began = time.monotonic()
@@ -300,7 +300,7 @@ def test_a_stream_may_take_longer_than_a_request_but_not_fall_silent(sdk, serve,
 def test_a_client_that_leaves_frees_the_connection_and_its_place(sdk, serve, connect, sim, pause):
     client = connect(sdk, serve(THREADS="5"))  # one place
     flow = Flow(pause)
-    sim.order(Fault(script=flow))
+    sim.order(Trouble(script=flow))
 
     with client.chat.completions.create(**CHAT, stream=True) as stream:
         next(iter(stream))
@@ -312,7 +312,7 @@ def test_a_client_that_leaves_frees_the_connection_and_its_place(sdk, serve, con
 
 def test_a_client_that_leaves_before_the_answer_frees_its_place(sdk, serve, connect, sim):
     server = serve(THREADS="5")
-    sim.order(Fault.stall(30))
+    sim.order(Trouble.stall(30))
 
     with pytest.raises(SDKS[sdk].APITimeoutError):
         connect(sdk, server, timeout=0.5).chat.completions.create(**CHAT)
@@ -323,7 +323,7 @@ def test_a_client_that_leaves_before_the_answer_frees_its_place(sdk, serve, conn
 def test_a_client_that_stops_reading_loses_its_place(serve, connect, sim):
     server = serve(THREADS="5", REQUEST_TIMEOUT_SECONDS="1")
     flow = Flow(size=500)
-    sim.order(Fault(script=flow))
+    sim.order(Trouble(script=flow))
     body = json.dumps(CHAT | {"stream": True}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPException
 import pytest
 import requests
 from conftest import BIN, KEYS, PROCFILE, ROOT, Server, environment, poll
-from groqsim import Fault, GroqSim, Limits
+from groqsim import GroqSim, Limits, Trouble
 
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
 PATIENCE = 5  # seconds that gunicorn.conf.py gives a client to send its request
@@ -219,7 +219,7 @@ def hammer(server: Server, prompt: str, connection: str) -> Counter[object]:
 @pytest.mark.parametrize(("calls", "slow"), [(60, 60), (100, 60)])
 def test_slow_requests_do_not_keep_a_health_check_waiting(start, sim, calls, slow):
     server = start(REQUEST_TIMEOUT_SECONDS="2")
-    sim.order(Fault.stall(10), times=None)
+    sim.order(Trouble.stall(10), times=None)
     with ThreadPoolExecutor(calls) as pool:
         began = time.monotonic()
         under_way = [pool.submit(seconds_of, server.enhance) for _ in range(calls)]
@@ -321,7 +321,7 @@ def test_a_long_upload_over_a_slow_line_is_served(start):
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault.stall(10), Fault.drip(0.05), Fault.drip(0.001), Fault.stall_body(10)],
+    [Trouble.stall(10), Trouble.drip(0.05), Trouble.drip(0.001), Trouble.stall_body(10)],
     ids=["silence", "dripping headers", "dripping body", "half a body"],
 )
 def test_no_upstream_takes_longer_than_the_request_may(start, sim, fault):
@@ -336,10 +336,10 @@ def test_no_upstream_takes_longer_than_the_request_may(start, sim, fault):
     assert len(sim.calls) == 1
 
 
-@pytest.mark.parametrize("fault", [Fault.hangup(), Fault.close()], ids=["while idle", "as the request came"])
+@pytest.mark.parametrize("fault", [Trouble.hangup(), Trouble.close()], ids=["while idle", "as the request came"])
 def test_a_connection_that_groq_just_closed_costs_nobody_anything(start, sim, fault):
     server = start()
-    sim.order(Fault())
+    sim.order(Trouble())
     sim.order(fault)
 
     assert [server.enhance().status_code for _ in range(3)] == [200] * 3
@@ -354,7 +354,7 @@ def test_a_connection_that_groq_just_closed_costs_nobody_anything(start, sim, fa
 
 def test_the_log_says_what_happened_in_the_promised_words(start, sim):
     server = start()
-    sim.order(Fault.rate_limit(), key="gsk_one")
+    sim.order(Trouble.rate_limit(), key="gsk_one")
 
     assert [server.enhance().status_code for _ in range(2)] == [200] * 2
 
@@ -378,12 +378,15 @@ def test_no_secret_is_in_any_output_or_error(start, sim):
     prompt, text = "a poem about marzipan", "You are a pastry chef"
     leak = " ".join([*KEYS, *KEYS.values(), prompt, text])
     faults = [
-        *(Fault.rate_limit(0.05, dimension) for dimension in ("RPM", "TPM", "RPD", "TPD")),
-        *(Fault.status(status) for status in (401, 403, 404, 413, 422, 498, 500)),
-        *(Fault.status(status, {"error": {"message": leak, "code": leak, "type": leak}}) for status in (400, 429, 503)),
-        *(Fault.status(status, f"<html>{leak}", {"x-request-id": leak}) for status in (200, 502)),
-        *(Fault.named(name) for name in ("organization_restricted", "reset", "close", "truncate", "garbage")),
-        *(Fault.content(), Fault.length(text), Fault.stall(10), Fault.content(text)),
+        *(Trouble.rate_limit(0.05, dimension) for dimension in ("RPM", "TPM", "RPD", "TPD")),
+        *(Trouble.status(status) for status in (401, 403, 404, 413, 422, 498, 500)),
+        *(
+            Trouble.status(status, {"error": {"message": leak, "code": leak, "type": leak}})
+            for status in (400, 429, 503)
+        ),
+        *(Trouble.status(status, f"<html>{leak}", {"x-request-id": leak}) for status in (200, 502)),
+        *(Trouble.named(name) for name in ("organization_restricted", "reset", "close", "truncate", "garbage")),
+        *(Trouble.content(), Trouble.length(text), Trouble.stall(10), Trouble.content(text)),
     ]
     for fault in faults:
         sim.order(fault)

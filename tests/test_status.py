@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import KEYS, Clock
 from flask.testing import FlaskClient
-from groqsim import Fault, GroqSim, Limits
+from groqsim import GroqSim, Limits, Trouble
 
 from app import create_app
 from keypool import KeyPool
@@ -215,7 +215,7 @@ def test_status_is_json_and_never_cached(serve: Serve) -> None:
 
 
 def test_the_page_says_without_javascript_what_status_says(sim: GroqSim, serve: Serve) -> None:
-    sim.order(Fault.named("rate_limit", retry_after=26, dimension="TPM"), key="gsk_one")
+    sim.order(Trouble.named("rate_limit", retry_after=26, dimension="TPM"), key="gsk_one")
     client = serve()
     client.post("/enhance", json={"prompt": "write a poem"})
 

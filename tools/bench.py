@@ -21,7 +21,7 @@ from functools import cached_property, partial
 
 from groqsim import MODELS, Limits
 from latency import latency, table
-from rig import ROOT, Call, groq, post, service
+from rig import ROOT, Seen, groq, post, service
 from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, reply
 
 from keypool import KeyPool
@@ -105,7 +105,7 @@ class Result:
     scenario: Scenario
     seconds: float
     visits: list[Visit]
-    calls: list[Call]
+    calls: list[Seen]
 
     @property
     def delivered(self) -> list[Visit]:

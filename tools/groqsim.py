@@ -173,7 +173,7 @@ def complaint(request: Any) -> str | None:
     return None
 
 
-def completion(call: "Call", text: str, finish: str, said: int) -> dict[str, Any]:
+def completion(call: "Received", text: str, finish: str, said: int) -> dict[str, Any]:
     """Return a finished chat completion; ``said`` counts its tokens, reasoning and all."""
     calls = tool_calls(as_chat(call.json))
     hidden = call.json.get("include_reasoning") is False
@@ -307,7 +307,7 @@ class Limits:
     tpd: int | None = None
 
 
-class Bucket:
+class Meter:
     """An allowance that starts full and refills continuously, ``limit`` in ``period`` seconds."""
 
     def __init__(self, limit: int, period: float, now: float) -> None:
@@ -344,12 +344,12 @@ class Shortage:
         return self.dimension == "TPM" and self.requested > self.limit
 
 
-class Lane:
+class Account:
     """What one organization may do with one model. Not locked."""
 
     def __init__(self, limits: Limits, now: float) -> None:
         sizes = {name: getattr(limits, name.lower()) for name in DIMENSIONS}
-        self._buckets = {name: Bucket(size, DIMENSIONS[name][2], now) for name, size in sizes.items() if size}
+        self._buckets = {name: Meter(size, DIMENSIONS[name][2], now) for name, size in sizes.items() if size}
 
     def charge(self, tokens: int, now: float) -> Shortage | None:
         """Take one request and its tokens; or nothing at all, and return which bucket is short."""
@@ -381,7 +381,7 @@ class Lane:
 
 
 @dataclass
-class Call:
+class Received:
     """A request as received, ``at`` the clock's instant; ``status`` is 0 until, and unless, it is answered."""
 
     at: float
@@ -400,7 +400,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What to send: ``events`` if there are any, else ``body``; ``shows`` the limits that have headers."""
 
     status: int
@@ -420,7 +420,7 @@ class Answer:
         head = self._head("text/event-stream", "transfer-encoding: chunked")
         return [head, *map(chunk, self.events), chunk(b"")]
 
-    def zipped(self) -> "Answer":
+    def zipped(self) -> "Reply":
         """The same compressed; streams are not, nor is nothing."""
         if self.events is not None or not self.body:
             return self
@@ -436,19 +436,19 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def error(status: int, message: str, code: str | None = None, kind: str | None = None) -> Answer:
+def error(status: int, message: str, code: str | None = None, kind: str | None = None) -> Reply:
     usual = "permissions_error" if status == 403 else "internal_server_error" if status >= 498 else INVALID
     about = {"message": message, "type": kind or usual} | ({"code": code} if code else {})
-    return Answer(status, as_json({"error": about}))
+    return Reply(status, as_json({"error": about}))
 
 
-def named_error(name: str, call: Call) -> Answer:
+def named_error(name: str, call: Received) -> Reply:
     status, message = ERRORS[name]
     text = message.format(model=call.model, method=call.method, path=call.path)
     return error(status, text, None if name in UNCODED else name)
 
 
-def limited(call: Call, shortage: Shortage, retry_after: str = "") -> Answer:
+def limited(call: Received, shortage: Shortage, retry_after: str = "") -> Reply:
     """Return a 429, or the 413 of a call that no waiting helps. ``retry_after``: whole seconds, unless given."""
     name, kind, _ = DIMENSIONS[shortage.dimension]
     where = f"model `{call.model}` in organization `{call.organization}` service tier `on_demand`"
@@ -476,15 +476,15 @@ Script = list[bytes | float | End]  # what happens on the connection: bytes are 
 
 
 @dataclass(frozen=True)
-class Fault:
+class Trouble:
     """What goes wrong with a call: the ``answer``, its text and finish reason, or how its ``pieces`` are sent."""
 
-    answer: Callable[[Call, Limits], Answer] | None = None
+    answer: Callable[[Received, Limits], Reply] | None = None
     says: tuple[str, str] | None = None
     script: Callable[[list[bytes]], Script] = lambda pieces: [*pieces]
 
     @classmethod
-    def status(cls, status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> "Fault":
+    def status(cls, status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> "Trouble":
         """Answer with ``status`` and a text, bytes or object; if there is none, with Groq's own for that status."""
         if type(status) is not int or not 200 <= status <= 599:
             raise ValueError(f"No such status: {status!r}.")
@@ -494,7 +494,7 @@ class Fault:
         return cls(lambda call, limits: altered(like(call, limits), status, more))
 
     @classmethod
-    def named(cls, name: str, **options: Any) -> "Fault":
+    def named(cls, name: str, **options: Any) -> "Trouble":
         """A fault of the tables by its name; raises ``ValueError`` or ``TypeError`` if there is none, or not such."""
         if name in ERRORS and not options:
             return cls(lambda call, limits: named_error(name, call))
@@ -503,77 +503,77 @@ class Fault:
         return FAULTS[name](**options)
 
     @classmethod
-    def rate_limit(cls, retry_after: float = 2.0, dimension: str = "RPM") -> "Fault":
+    def rate_limit(cls, retry_after: float = 2.0, dimension: str = "RPM") -> "Trouble":
         if dimension not in DIMENSIONS:
             raise ValueError(f"No such dimension: {dimension!r}. There are: {', '.join(DIMENSIONS)}.")
         return cls(partial(out_of, dimension=dimension, ready_in=span(retry_after)))
 
     @classmethod
-    def content(cls, text: str = "") -> "Fault":
+    def content(cls, text: str = "") -> "Trouble":
         return cls(says=(str(text), "stop"))
 
     @classmethod
-    def length(cls, text: str = "") -> "Fault":
+    def length(cls, text: str = "") -> "Trouble":
         return cls(says=(str(text), "length"))
 
     @classmethod
-    def garbage(cls) -> "Fault":
+    def garbage(cls) -> "Trouble":
         return cls.status(200, b"this is not JSON")
 
     @classmethod
-    def reset(cls) -> "Fault":
+    def reset(cls) -> "Trouble":
         """Read the request, then RST."""
         return cls(script=lambda pieces: [End.RESET])
 
     @classmethod
-    def close(cls) -> "Fault":
+    def close(cls) -> "Trouble":
         """Read the request, then FIN."""
         return cls(script=lambda pieces: [End.CLOSE])
 
     @classmethod
-    def stall(cls, seconds: float) -> "Fault":
+    def stall(cls, seconds: float) -> "Trouble":
         """Silence, then the answer."""
         pause = span(seconds)
         return cls(script=lambda pieces: [pause, *pieces])
 
     @classmethod
-    def stall_body(cls, seconds: float) -> "Fault":
+    def stall_body(cls, seconds: float) -> "Trouble":
         """Headers and half of the body, silence, the rest."""
         pause = span(seconds)
         return cls(script=lambda pieces: [*halves(pieces)[0], pause, *halves(pieces)[1]])
 
     @classmethod
-    def drip(cls, seconds_per_byte: float) -> "Fault":
+    def drip(cls, seconds_per_byte: float) -> "Trouble":
         pause = span(seconds_per_byte)
         return cls(script=lambda pieces: [step for byte in b"".join(pieces) for step in (bytes([byte]), pause)])
 
     @classmethod
-    def truncate(cls) -> "Fault":
+    def truncate(cls) -> "Trouble":
         """Headers and half of the body, or half of the chunks of a stream, then FIN."""
         return cls(script=lambda pieces: [*halves(pieces)[0], End.CLOSE])
 
     @classmethod
-    def stream_error(cls) -> "Fault":
+    def stream_error(cls) -> "Trouble":
         """Half of a stream, an error event, the end; what is no stream is sent whole."""
         return cls(script=lambda pieces: [*halves(pieces)[0], *BROKEN] if len(pieces) > 1 else [*pieces])
 
     @classmethod
-    def hangup(cls) -> "Fault":
+    def hangup(cls) -> "Trouble":
         """The whole answer, keep-alive promised, then FIN."""
         return cls(script=lambda pieces: [*pieces, End.CLOSE])
 
 
-FAULTS: dict[str, Callable[..., Fault]] = {
-    "access_denied": lambda: Fault.status(403, {"error": {"message": REFUSED}}),
-    "request_too_large": lambda: Fault(oversized),
-    "cloudflare_1010": lambda: Fault.status(403, "error code: 1010"),
-    "bad_gateway_html": lambda: Fault.status(502, BAD_GATEWAY, {"content-type": "text/html; charset=UTF-8"}),
-    "empty": lambda: Fault.status(500, ""),
+FAULTS: dict[str, Callable[..., Trouble]] = {
+    "access_denied": lambda: Trouble.status(403, {"error": {"message": REFUSED}}),
+    "request_too_large": lambda: Trouble(oversized),
+    "cloudflare_1010": lambda: Trouble.status(403, "error code: 1010"),
+    "bad_gateway_html": lambda: Trouble.status(502, BAD_GATEWAY, {"content-type": "text/html; charset=UTF-8"}),
+    "empty": lambda: Trouble.status(500, ""),
 } | {
     factory.__name__: factory
     for factory in (
-        Fault.rate_limit, Fault.content, Fault.length, Fault.garbage, Fault.reset, Fault.close, Fault.stall,
-        Fault.stall_body, Fault.drip, Fault.truncate, Fault.stream_error, Fault.hangup,
+        Trouble.rate_limit, Trouble.content, Trouble.length, Trouble.garbage, Trouble.reset, Trouble.close,
+        Trouble.stall, Trouble.stall_body, Trouble.drip, Trouble.truncate, Trouble.stream_error, Trouble.hangup,
     )
 }  # fmt: skip
 OUTAGE = {"error": {"message": "Internal Server Error", "type": "internal_server_error"}}
@@ -586,17 +586,17 @@ def span(seconds: float | str) -> float:
     return float(seconds)
 
 
-def plain(body: Any) -> Callable[[Call, Limits], Answer]:
+def plain(body: Any) -> Callable[[Received, Limits], Reply]:
     if isinstance(body, str):
-        return lambda call, limits: Answer(200, body.encode(), {"content-type": "text/plain; charset=UTF-8"})
-    return lambda call, limits: Answer(200, body if isinstance(body, bytes) else as_json(body))
+        return lambda call, limits: Reply(200, body.encode(), {"content-type": "text/plain; charset=UTF-8"})
+    return lambda call, limits: Reply(200, body if isinstance(body, bytes) else as_json(body))
 
 
-def altered(answer: Answer, status: int, headers: Mapping[str, str]) -> Answer:
+def altered(answer: Reply, status: int, headers: Mapping[str, str]) -> Reply:
     return replace(answer, status=status, headers={**answer.headers, **headers})
 
 
-def out_of(call: Call, limits: Limits, dimension: str, ready_in: float) -> Answer:
+def out_of(call: Received, limits: Limits, dimension: str, ready_in: float) -> Reply:
     """Return the 429 of a call that would be admitted in ``ready_in`` seconds."""
     limit = getattr(limits, dimension.lower()) or 200_000
     need = 1 if dimension.startswith("R") else min(call.prompt_tokens + (call.max_completion_tokens or 0), limit)
@@ -604,7 +604,7 @@ def out_of(call: Call, limits: Limits, dimension: str, ready_in: float) -> Answe
     return limited(call, Shortage(dimension, limit, used, need, ready_in), f"{ready_in:.9g}")
 
 
-def oversized(call: Call, limits: Limits) -> Answer:
+def oversized(call: Received, limits: Limits) -> Reply:
     limit = limits.tpm or 8000
     need = max(limit + 1, call.prompt_tokens + (call.max_completion_tokens or MOST_COMPLETION))
     return limited(call, Shortage("TPM", limit, 0, need, (need - limit) * 60 / limit))
@@ -731,12 +731,12 @@ class Server(ThreadingMixIn, TCPServer):
 class Order:
     """A fault for the next ``times`` calls with this key and for this model; ``None``: any, or for ever."""
 
-    fault: Fault
+    fault: Trouble
     key: str | None
     model: str | None
     times: int | None
 
-    def wants(self, call: Call) -> bool:
+    def wants(self, call: Received) -> bool:
         return self.key in (None, call.key) and self.model in (None, call.model) and self.times != 0
 
 
@@ -765,8 +765,8 @@ class GroqSim:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._lanes: dict[tuple[str, str], Lane] = {}
-        self._calls: list[Call] = []
+        self._lanes: dict[tuple[str, str], Account] = {}
+        self._calls: list[Received] = []
         self._orders: list[Order] = []
         self._server: Server | None = None
 
@@ -796,7 +796,7 @@ class GroqSim:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[Received]:
         """A copy of all calls, in the order received."""
         with self._lock:
             return [replace(call) for call in self._calls]
@@ -806,7 +806,7 @@ class GroqSim:
         with self._lock:
             self._calls.clear()
 
-    def order(self, fault: Fault, key: str | None = None, model: str | None = None, times: int | None = 1) -> None:
+    def order(self, fault: Trouble, key: str | None = None, model: str | None = None, times: int | None = 1) -> None:
         """Have the next ``times`` matching calls meet ``fault``, after earlier orders; ``None``: until ``clear()``."""
         if key is not None and key not in self.keys:
             raise ValueError(f"No such key: {key!r}.")
@@ -820,10 +820,10 @@ class GroqSim:
         with self._lock:
             self._orders.clear()
 
-    def receive(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[Call, Fault]:
+    def receive(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[Received, Trouble]:
         """Note a call, and return it with what it is to meet."""
         key = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        call = Call(0.0, key, self.keys.get(key, ""), method, path, headers, body, parsed(body))
+        call = Received(0.0, key, self.keys.get(key, ""), method, path, headers, body, parsed(body))
         call.form = form_fields(body) if "multipart/form-data" in headers.get("content-type", "") else {}
         chat = as_chat(call.json)
         if isinstance(chat, dict) and isinstance(chat.get("model"), str):
@@ -839,9 +839,9 @@ class GroqSim:
             order = next((order for order in self._orders if order.wants(call)), None)
             if order and order.times:
                 order.times -= 1
-        return call, order.fault if order else Fault()
+        return call, order.fault if order else Trouble()
 
-    def answer(self, call: Call, fault: Fault) -> Answer:
+    def answer(self, call: Received, fault: Trouble) -> Reply:
         answer = fault.answer(call, self._limits(call)) if fault.answer else self._route(call, fault)
         headers = {
             "server": "cloudflare",
@@ -857,23 +857,23 @@ class GroqSim:
         answer = replace(answer, headers=headers | dict(answer.headers))
         return answer.zipped() if self.gzip and "gzip" in call.headers.get("accept-encoding", "") else answer
 
-    def _route(self, call: Call, fault: Fault) -> Answer:
+    def _route(self, call: Received, fault: Trouble) -> Reply:
         path = call.path.partition("?")[0]
         for method, pattern, respond in ROUTES:
             if method == call.method and (match := re.fullmatch(pattern, path)):
                 return respond(self, call, fault, *match.groups()) if call.organization else UNAUTHORIZED
         return named_error("unknown_url", call)
 
-    def _limits(self, call: Call) -> Limits:
+    def _limits(self, call: Received) -> Limits:
         return self.per_model.get(call.model, self.limits)
 
-    def _lane(self, call: Call) -> Lane:
+    def _lane(self, call: Received) -> Account:
         name = (call.organization, call.model)
         if name not in self._lanes:
-            self._lanes[name] = Lane(self._limits(call), self.clock())
+            self._lanes[name] = Account(self._limits(call), self.clock())
         return self._lanes[name]
 
-    def _chat(self, call: Call, fault: Fault) -> Answer:
+    def _chat(self, call: Received, fault: Trouble) -> Reply:
         if problem := complaint(as_chat(call.json)):
             return error(400, problem)
         if call.model not in self.models:
@@ -883,7 +883,7 @@ class GroqSim:
             shortage = self._lane(call).charge(call.prompt_tokens + reserve, self.clock())
         return limited(call, shortage) if shortage else self._complete(call, fault, reserve)
 
-    def _complete(self, call: Call, fault: Fault, reserve: int) -> Answer:
+    def _complete(self, call: Received, fault: Trouble, reserve: int) -> Reply:
         chat = as_chat(call.json)
         text, finish = fault.says or (as_wanted(chat, self.reply(chat)), "stop")
         said = self.reasoning_tokens + count_tokens(text)
@@ -895,18 +895,18 @@ class GroqSim:
         if chat is not call.json:
             whole = as_response(whole)
             events = as_response_events(whole) if chat.get("stream") else None
-            return Answer(200, as_json(whole), events=events, sent=sent)
+            return Reply(200, as_json(whole), events=events, sent=sent)
         if not call.json.get("stream"):
-            return Answer(200, as_json(whole), sent=sent)
+            return Reply(200, as_json(whole), sent=sent)
         include_usage = bool((call.json.get("stream_options") or {}).get("include_usage"))
-        return Answer(200, events=as_events(whole, include_usage), sent=sent)
+        return Reply(200, events=as_events(whole, include_usage), sent=sent)
 
-    def _give_back(self, call: Call, tokens: int) -> None:
+    def _give_back(self, call: Received, tokens: int) -> None:
         if self.refund:
             with self._lock:
                 self._lane(call).add({"TPM": tokens, "TPD": tokens}, self.clock())
 
-    def _embed(self, call: Call, fault: Fault) -> Answer:
+    def _embed(self, call: Received, fault: Trouble) -> Reply:
         asked = call.json if isinstance(call.json, dict) else {}
         texts = [said] if isinstance(said := asked.get("input"), str) else said
         if not call.model or not isinstance(texts, list):
@@ -917,44 +917,44 @@ class GroqSim:
             for index, text in enumerate(texts)
         ]
         usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(count_tokens(str(text)) for text in texts))
-        return Answer(200, as_json({"object": "list", "data": data, "model": call.model, "usage": usage}))
+        return Reply(200, as_json({"object": "list", "data": data, "model": call.model, "usage": usage}))
 
-    def _hear(self, call: Call, fault: Fault) -> Answer:
+    def _hear(self, call: Received, fault: Trouble) -> Reply:
         for name in ("file", "model"):
             if not call.form.get(name):
                 return error(400, f"`{name}` : property '{name}' is missing")
         about = {"text": f" {len(call.body)} bytes of sound.", "x_groq": {"id": f"req_{uuid4().hex}"}}
-        return Answer(200, as_json(about))
+        return Reply(200, as_json(about))
 
-    def _speak(self, call: Call, fault: Fault) -> Answer:
+    def _speak(self, call: Received, fault: Trouble) -> Reply:
         asked = call.json if isinstance(call.json, dict) else {}
         if not call.model or not isinstance(asked.get("input"), str):
             return error(400, "'model' and 'input' : both are needed")
-        return Answer(200, tone(asked["input"]), {"content-type": "audio/wav"})
+        return Reply(200, tone(asked["input"]), {"content-type": "audio/wav"})
 
-    def _list(self, call: Call, fault: Fault) -> Answer:
-        return Answer(200, as_json({"object": "list", "data": [described(model) for model in self.models]}))
+    def _list(self, call: Received, fault: Trouble) -> Reply:
+        return Reply(200, as_json({"object": "list", "data": [described(model) for model in self.models]}))
 
-    def _describe(self, call: Call, fault: Fault, name: str) -> Answer:
+    def _describe(self, call: Received, fault: Trouble, name: str) -> Reply:
         if unquote(name) not in self.models:
             return named_error("model_not_found", replace(call, model=unquote(name)))
-        return Answer(200, as_json(described(unquote(name))))
+        return Reply(200, as_json(described(unquote(name))))
 
-    def control(self, method: str, path: str, body: bytes) -> Answer:
+    def control(self, method: str, path: str, body: bytes) -> Reply:
         """Answer a tester's request: faults to order, calls to look at."""
         if (method, path) not in CONTROLS:
-            return Answer(404, as_json({"error": f"There is no {method} {path}, but {CONTROLS.keys()}."}))
+            return Reply(404, as_json({"error": f"There is no {method} {path}, but {CONTROLS.keys()}."}))
         try:
-            return Answer(200, as_json(CONTROLS[method, path](self, body)))
+            return Reply(200, as_json(CONTROLS[method, path](self, body)))
         except (TypeError, ValueError) as problem:
-            return Answer(400, as_json({"error": str(problem)}))
+            return Reply(400, as_json({"error": str(problem)}))
 
     def _order_named(self, body: bytes) -> dict[str, Any]:
         wanted = json.loads(body)
         if not isinstance(wanted, dict) or not wanted.keys() & {"name", "status"}:
             raise ValueError('Send {"name": …} or {"status": …}, with "key", "model", "times" and options as you like.')
         target = {name: wanted.pop(name) for name in ("key", "model", "times") if name in wanted}
-        self.order(Fault.status(**wanted) if "status" in wanted else Fault.named(**wanted), **target)
+        self.order(Trouble.status(**wanted) if "status" in wanted else Trouble.named(**wanted), **target)
         return {"ordered": wanted | target}
 
     def _calls_as_json(self, body: bytes) -> list[dict[str, Any]]:
@@ -976,7 +976,7 @@ def described(model: str) -> dict[str, Any]:
 
 
 UNAUTHORIZED = error(401, "Invalid API Key", "invalid_api_key")
-ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
+ROUTES: list[tuple[str, str, Callable[..., Reply]]] = [
     ("POST", "/openai/v1/(?:chat/completions|responses)", GroqSim._chat),
     ("POST", "/openai/v1/embeddings", GroqSim._embed),
     ("POST", "/openai/v1/audio/(?:transcriptions|translations)", GroqSim._hear),

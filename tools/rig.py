@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
-from groqsim import Fault, GroqSim
+from groqsim import GroqSim, Trouble
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for those who measure a module alone
@@ -23,7 +23,7 @@ STARTS_IN = 30.0  # seconds, on a busy machine
 ENDS_IN = 35.0  # seconds; gunicorn lets go of what is in flight after 29
 
 
-class Call(NamedTuple):
+class Seen(NamedTuple):
     """A call as the simulator saw it, at its instant."""
 
     at: float
@@ -39,7 +39,7 @@ class Groq:
         self._pipe = pipe
         self.url: str = pipe.recv()
 
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[Seen]:
         self._pipe.send("calls")
         return self._pipe.recv()
 
@@ -47,11 +47,11 @@ class Groq:
 def _simulate(pipe: Connection, settings: Mapping[str, Any], faults: Mapping[str, str]) -> None:
     with GroqSim(**settings) as sim:
         for key, name in faults.items():
-            sim.order(Fault.named(name), key=key, times=None)
+            sim.order(Trouble.named(name), key=key, times=None)
         pipe.send(sim.url)
         while pipe.recv():
             pipe.send(
-                [Call(call.at, call.key, call.json["messages"][-1]["content"], call.status) for call in sim.calls]
+                [Seen(call.at, call.key, call.json["messages"][-1]["content"], call.status) for call in sim.calls]
             )
 
 

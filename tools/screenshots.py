@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-from groqsim import Fault, GroqSim
+from groqsim import GroqSim, Trouble
 from playwright.sync_api import Browser, sync_playwright
 from urllib3.util import Retry
 
@@ -63,9 +63,9 @@ def page(browser: Browser) -> None:
         client.get(url)
         for number in range(14):
             if number == 5:
-                sim.order(Fault.named("invalid_api_key"), key="gsk_demo_3")
+                sim.order(Trouble.named("invalid_api_key"), key="gsk_demo_3")
                 for key in ("gsk_demo_2", "gsk_demo_4"):
-                    sim.order(Fault.named("rate_limit", retry_after=26, dimension="TPM"), key=key)
+                    sim.order(Trouble.named("rate_limit", retry_after=26, dimension="TPM"), key=key)
             client.post(f"{url}/enhance", json={"prompt": "write a poem about rain"})
         for scheme in ("light", "dark"):
             window = browser.new_page(
@@ -78,7 +78,7 @@ def page(browser: Browser) -> None:
 def check_keys(browser: Browser) -> None:
     """Four keys of which two work, as a terminal shows them."""
     with GroqSim(KEYS) as sim:
-        sim.order(Fault.named("organization_restricted"), key="gsk_demo_4")
+        sim.order(Trouble.named("organization_restricted"), key="gsk_demo_4")
         ours, theirs = pty.openpty()
         keys = ("gsk_demo_1", "gsk_demo_2", "gsk_mistyped", "gsk_demo_4")
         subprocess.run(
