@@ -1,6 +1,5 @@
 """The service: who calls, what they may send, what they get back."""
 
-import functools
 import logging
 import math
 import sys
@@ -15,20 +14,23 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keypool import KeyPool
 from promptlord import check_keys, errors
-from promptlord.config import Config, ConfigError
-from promptlord.errors import UpstreamError
+from promptlord.config import Config
+from promptlord.errors import ConfigError, PromptError, TooOften, UpstreamError
+from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
-from promptlord.groq.transport import Client, Transport
-from promptlord.pool.redis import SharedLock
+from promptlord.groq.deadline import Client
+from promptlord.groq.transport import Transport
+from promptlord.pool.memory import MemoryStorage
+from promptlord.pool.redis import RedisStorage
+from promptlord.pool.state import State
 from promptlord.web import openai as v1
 from promptlord.web import status
-from promptlord.web.access import TooOften, caller, guard_origins, harden, limited
-from promptlord.web.enhance import Enhancement, PromptError, checked
+from promptlord.web.access import caller, guard_origins, harden, limited
+from promptlord.web.enhance import Enhancement, checked
 
 log = logging.getLogger("promptlord")
 
 BODY_MAX = 128 * 1024  # bytes; 5,000 characters of any script take 60,000 when JSON-escaped
-LAG = 0.25  # seconds to Groq: the first call's handshakes included, from far away
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
 WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
 
@@ -86,7 +88,8 @@ def enhance() -> Response:
 
 @routes.get("/health")
 def health() -> tuple[Response, int]:
-    report = _service().pool.health()
+    service = _service()
+    report = service.pool.health(service.config.models)
     return jsonify(report), 503 if report["status"] == "unconfigured" else 200
 
 
@@ -123,20 +126,24 @@ def _json_object() -> dict[str, Any]:
 
 def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:
     """The pool, in memory or shared; what is shared is told in the time of the wall clock, which machines agree on."""
-    url = config.redis_url
-    share = functools.partial(SharedLock, url=url, **config.redis_options) if url else None
-    clock = clock or (time.time if url else time.monotonic)
-    return KeyPool(config.keys, config.key_cooldown, config.per_minute, clock, share, lag=LAG)
+
+    def storage(state: State) -> MemoryStorage | RedisStorage:
+        return (
+            RedisStorage(state, config.redis_url, **config.redis_options) if config.redis_url else MemoryStorage(state)
+        )
+
+    clock = clock or (time.time if config.redis_url else time.monotonic)
+    return KeyPool(config.keys, config.key_cooldown, config.per_minute, clock, storage, timeout=config.request_timeout)
 
 
 def _upstream(config: Config, pool: KeyPool) -> Upstream:
     return Upstream(
         pool,
         Transport(config.base_url, connections=config.threads),
+        Admission(max(1, config.threads - SPARE_THREADS)),
         max_attempts=config.max_attempts,
         timeout=config.request_timeout,
         max_wait=config.max_wait,
-        at_once=max(1, config.threads - SPARE_THREADS),
     )
 
 
@@ -193,9 +200,9 @@ def _upstream_error(error: UpstreamError) -> Response:
             return _error(503, str(error), retry_after=error.ready_in)
         case errors.TooLarge():
             return _error(413, str(error), "Shorten the prompt")
-        case errors.OutOfTime():
+        case errors.DeadlineExceeded():
             return _error(504, str(error))
-        case errors.ClientGone():
+        case errors.ClientDisconnected():
             return _error(499, str(error))
     return _error(502, str(error))
 

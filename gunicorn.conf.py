@@ -3,7 +3,8 @@
 import os
 import sys
 
-from promptlord.config import Config, ConfigError
+from promptlord.config import Config
+from promptlord.errors import ConfigError
 
 try:
     settings = Config.load()

@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from promptlord.config import Config
+from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq import policy
+from promptlord.groq.deadline import Deadline
 from promptlord.groq.policy import Fault, Verdict
-from promptlord.groq.transport import Broken, Patience, Silence, Transport
+from promptlord.groq.transport import Transport
 from promptlord.pool.state import Key
 
 AT_ONCE = 8
@@ -72,15 +74,15 @@ def _ask_all(config: Config) -> list[Result]:
 def _ask(transport: Transport, key: Key) -> Result:
     headers = {"Accept": "application/json", "Authorization": f"Bearer {key.secret}"}
     try:
-        patience = Patience(time.monotonic() + SECONDS)
-        with closing(transport.send("GET", "/openai/v1/models", headers, None, patience)) as answer:
+        deadline = Deadline(time.monotonic() + SECONDS)
+        with closing(transport.send("GET", "/openai/v1/models", headers, None, deadline)) as answer:
             status, body = answer.status, answer.read()
-    except Silence:
+    except ReadTimeout:
         return Result(key, f"no answer within {SECONDS:g} s: not the key")
     except Broken:
         return Result(key, f"{policy.UNREACHABLE.reason}: not the key")
-    if verdict := policy.judge(status, answer.headers, body):
-        return Result(key, _words(verdict, status, key))
+    if not policy.is_good(status):
+        return Result(key, _words(policy.judge(status, answer.headers, body), status, key))
     try:
         models = frozenset(str(model["id"]) for model in json.loads(body)["data"])
     except (ValueError, RecursionError, LookupError, TypeError):

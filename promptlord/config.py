@@ -14,6 +14,8 @@ from dotenv import load_dotenv
 from limits import parse_many
 from redis import Redis
 
+from promptlord.errors import ConfigError
+
 EXTENSIONS_AND_LOCALHOST = (
     "chrome-extension://*",
     "moz-extension://*",
@@ -25,10 +27,6 @@ EXTENSIONS_AND_LOCALHOST = (
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets
 
 REDIS_TIMEOUT = 0.5  # seconds; then each process goes on alone
-
-
-class ConfigError(ValueError):
-    """A setting is malformed. The message is one line that names it; show it and stop."""
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -121,7 +119,7 @@ class Config:
     base_url: str = _setting("GROQ_BASE_URL", _url, "https://api.groq.com")
     models: tuple[str, ...] = _setting("GROQ_MODELS", _models, ("openai/gpt-oss-20b", "openai/gpt-oss-120b"))
     key_cooldown: float = _setting("KEY_COOLDOWN_SECONDS", _number(float, 0.1, 86400), 60.0)
-    per_minute: int = _setting("KEY_REQUESTS_PER_MINUTE", _number(int, 0, 1_000_000), 30)
+    per_minute: int | None = _setting("KEY_REQUESTS_PER_MINUTE", _number(int, 0, 1_000_000), None)
     max_attempts: int = _setting("MAX_ATTEMPTS", _number(int, 1, 100), 3)
     max_wait: float = _setting("MAX_WAIT_SECONDS", _number(float, 0, 3600), 10.0)
     request_timeout: float = _setting("REQUEST_TIMEOUT_SECONDS", _number(float, 0.1, 3600), 25.0)

@@ -15,10 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -29,7 +30,10 @@ from groqsim import GroqSim
 from app import create_app
 from keypool import KeyPool
 from promptlord.config import Config
-from promptlord.pool.redis import SharedLock
+from promptlord.pool.memory import MemoryStorage
+from promptlord.pool.quota import Allowance
+from promptlord.pool.redis import RedisStorage
+from promptlord.pool.state import Demand, Outcome, Reservation, Scope
 
 Pools = Callable[..., KeyPool]
 ROOT = Path(__file__).parent.parent
@@ -49,6 +53,28 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+def take(
+    pool: KeyPool, tokens: int = 0, models: Sequence[str] = ("m",), *, bulk: bool = False, **how: Any
+) -> Reservation:
+    """Reserve a call, or a slot within ``max_wait`` seconds."""
+    return pool.reserve(Demand(models, tokens, bulk), **how)
+
+
+def served(told: Mapping[str, Allowance] | None = None, **more: Any) -> Outcome:
+    """A good answer, whose headers say this."""
+    return Outcome(admitted=True, served=True, allowances=told or {}, **more)
+
+
+def limited(seconds: float = 0.0, dimension: str = "", **more: Any) -> Outcome:
+    """A refusal for a limit, for so many seconds."""
+    return Outcome(cools=Scope.LANE, seconds=seconds, limited=True, dimension=dimension, reason="limit", **more)
+
+
+def failed(reason: str = "revoked", **more: Any) -> Outcome:
+    """What is the key's own fault."""
+    return Outcome(cools=Scope.KEY, reason=reason, **more)
 
 
 @pytest.fixture
@@ -101,15 +127,15 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture(params=["alone", "shared"])
 def pool_of(request: pytest.FixtureRequest) -> Pools:
     """Make a pool of so many keys, on this clock; once in memory and once in Redis, for both keep the same promises."""
-    share = None
+    storage: Callable[..., MemoryStorage | RedisStorage] = MemoryStorage
     if request.param == "shared":
         url = request.getfixturevalue("redis_url")
         redis.Redis.from_url(url).flushall()
-        share = partial(SharedLock, url=url)
+        storage = partial(RedisStorage, url=url)
 
-    def make(count: int, clock: Clock, per_minute: int = 0, cooldown: float = 60.0) -> KeyPool:
+    def make(count: int, clock: Clock, per_minute: int | None = 0, cooldown: float = 60.0) -> KeyPool:
         secrets = [f"gsk_{number}" for number in range(1, count + 1)]
-        return KeyPool(secrets, cooldown, per_minute, clock, share)
+        return KeyPool(secrets, cooldown, per_minute, clock, storage)
 
     return make
 

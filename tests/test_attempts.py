@@ -9,6 +9,7 @@ from groqsim import GroqSim, Limits, Trouble
 
 from keypool import KeyPool
 from promptlord import errors
+from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
 from promptlord.groq.transport import Transport
 from promptlord.web.enhance import MORE_ROOM, Enhancement
@@ -23,18 +24,23 @@ class Leaver:
     def fileno(self) -> int:
         return -1
 
-    def left(self) -> bool:
+    def disconnected(self) -> bool:
         return True
 
 
 class Service:
     """A pool and its upstream on the test's clock, on which waiting takes no time."""
 
-    def __init__(self, sim: GroqSim, clock: Clock, keys: int = 3, per_minute: int = 0, **settings: float) -> None:
-        limits = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0, "at_once": 60} | settings
+    def __init__(
+        self, sim: GroqSim, clock: Clock, keys: int = 3, per_minute: int = 0, in_flight: int = 60, **settings: float
+    ) -> None:
+        limits = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0} | settings
         self.sim = sim
         self.pool = KeyPool(list(KEYS)[:keys], 60, per_minute, clock)
-        self.upstream = Upstream(self.pool, Transport(sim.url, 10), clock=clock, sleep=clock.advance, **limits)
+        admission = Admission(in_flight, clock)
+        self.upstream = Upstream(
+            self.pool, Transport(sim.url, 10), admission, clock=clock, sleep=clock.advance, **limits
+        )
 
     def fetch(self, prompt: str = "a prompt", models: tuple[str, ...] = MODELS[:1], **kwargs: object) -> str:
         return self.upstream.fetch(Enhancement.of(prompt, models), **kwargs)
@@ -46,7 +52,7 @@ class Service:
         return numbers
 
     def failed(self) -> dict[int, int]:
-        return {entry["keyIndex"]: entry["failCount"] for entry in self.pool.health()["failedKeys"]}
+        return {entry["keyIndex"]: entry["failCount"] for entry in self.pool.health(MODELS)["failedKeys"]}
 
 
 @pytest.fixture
@@ -190,13 +196,13 @@ def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
 
 def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     pool = KeyPool(list(KEYS), 60)
-    service = Upstream(pool, Transport(sim.url, 10), max_attempts=3, timeout=0.3, max_wait=0, at_once=9)
+    service = Upstream(pool, Transport(sim.url, 10), Admission(9), max_attempts=3, timeout=0.3, max_wait=0)
     sim.order(Trouble.stall(5))
 
-    with pytest.raises(errors.OutOfTime):
+    with pytest.raises(errors.DeadlineExceeded):
         service.fetch(Enhancement.of("a prompt", MODELS))
     assert len(sim.calls) == 1
-    assert pool.health()["failedKeys"] == []
+    assert pool.health(MODELS)["failedKeys"] == []
 
 
 def test_a_connection_that_was_just_closed_costs_nobody_anything(service: Service) -> None:
@@ -209,7 +215,7 @@ def test_a_connection_that_was_just_closed_costs_nobody_anything(service: Servic
     assert service.failed() == {}
 
 
-def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
+def test_a_model_that_every_organization_asked_lacks_is_replaced_with_one_warning(
     sim: GroqSim, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     sim.order(Trouble.named("model_not_found"), model=MODELS[0], times=None)
@@ -217,7 +223,7 @@ def test_a_model_that_is_gone_is_replaced_for_good_with_one_warning(
     for _ in range(3):
         assert service.fetch(models=MODELS)
 
-    assert [call.model for call in sim.calls] == [MODELS[0], MODELS[1], MODELS[1], MODELS[1]]
+    assert [call.model for call in sim.calls] == [*MODELS[:1] * 2, *MODELS[1:] * 3]
     assert len([record for record in caplog.records if "GROQ_MODELS" in record.message]) == 1
     assert service.failed() == {}
 
@@ -258,7 +264,7 @@ def test_more_room_for_a_long_prompt_still_fits_into_a_minutes_tokens() -> None:
     roomier = Enhancement.of("ж" * 2500, MODELS).roomier()
 
     assert roomier is not None
-    assert roomier.need <= 8000
+    assert roomier.demand.tokens <= 8000
 
 
 def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_will_be(clock: Clock) -> None:
@@ -370,7 +376,7 @@ def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock)
     service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
     service.fetch()
 
-    with pytest.raises(errors.ClientGone):
+    with pytest.raises(errors.ClientDisconnected):
         service.fetch(client=Leaver())
 
     assert service.pool.ready_in(MODELS[:1]) == pytest.approx(60, abs=1)
@@ -380,9 +386,13 @@ def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock)
 def test_one_whose_slot_moves_out_of_reach_is_told(sim: GroqSim, clock: Clock) -> None:
     service = Service(sim, clock, keys=1, per_minute=1, max_wait=60)
     service.fetch()
-    spoiler = service.pool.take(["other"])
-    spoiler.model = MODELS[0]
-    service.upstream._sleep = lambda seconds: (clock.advance(seconds), service.pool.limit(spoiler, 600))  # type: ignore
+
+    def spoil(seconds: float) -> None:
+        clock.advance(seconds)
+        (lane,) = service.pool._storage.decide(lambda state: state.lanes.values())
+        lane.cool(clock.now + 600, "")
+
+    service.upstream._sleep = spoil  # type: ignore[assignment]
 
     with pytest.raises(errors.Exhausted) as error:
         service.fetch()
@@ -416,14 +426,14 @@ def occupied(service: Service, clock: Clock, count: int, hold: threading.Event) 
 
 
 def test_those_who_wait_leave_room_for_those_who_could_be_served_at_once(sim: GroqSim, clock: Clock) -> None:
-    service = Service(sim, clock, keys=1, per_minute=1, max_wait=600, at_once=4)
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=600, in_flight=4)
     service.fetch()
     hold = threading.Event()
-    threads = occupied(service, clock, 2, hold)
+    threads = occupied(service, clock, 3, hold)
 
     with pytest.raises(errors.Exhausted) as error:
         service.fetch()
-    assert error.value.ready_in == pytest.approx(180, abs=1)
+    assert error.value.ready_in == pytest.approx(240, abs=1)
     assert service.fetch(models=MODELS[1:])
 
     hold.set()
@@ -432,7 +442,7 @@ def test_those_who_wait_leave_room_for_those_who_could_be_served_at_once(sim: Gr
 
 
 def test_more_than_the_threads_can_bear_are_refused_at_once(sim: GroqSim, clock: Clock) -> None:
-    service = Service(sim, clock, keys=1, per_minute=1, max_wait=600, at_once=1)
+    service = Service(sim, clock, keys=1, per_minute=1, max_wait=600, in_flight=1)
     service.fetch()
     hold = threading.Event()
     threads = occupied(service, clock, 1, hold)

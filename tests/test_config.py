@@ -1,6 +1,7 @@
 """The settings: defaults, notations, and one line without secrets for each malformed one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promptlord import config
+from promptlord import config, errors
 from promptlord.config import EXTENSIONS_AND_LOCALHOST, Config, ConfigError
 
 DEFAULTS = {
@@ -16,7 +17,7 @@ DEFAULTS = {
     "GROQ_BASE_URL": "https://api.groq.com",
     "GROQ_MODELS": ("openai/gpt-oss-20b", "openai/gpt-oss-120b"),
     "KEY_COOLDOWN_SECONDS": 60,
-    "KEY_REQUESTS_PER_MINUTE": 30,
+    "KEY_REQUESTS_PER_MINUTE": None,
     "MAX_ATTEMPTS": 3,
     "MAX_WAIT_SECONDS": 10,
     "REQUEST_TIMEOUT_SECONDS": 25,
@@ -202,10 +203,11 @@ def test_settings_never_change():
 def load(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
     package = folder / "promptlord"
     package.mkdir()
-    (package / "config.py").write_bytes(Path(config.__file__).read_bytes())
+    for module in (config, errors):
+        shutil.copy(module.__file__, package)
     (folder / ".env").write_bytes(content)
     show = (
-        "from promptlord.config import Config, ConfigError\n"
+        "from promptlord.config import Config\nfrom promptlord.errors import ConfigError\n"
         "try: settings = Config.load(); print(settings.keys, settings.port)\n"
         "except ConfigError as error: print(error)"
     )

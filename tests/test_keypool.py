@@ -6,28 +6,35 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import Clock, Pools
+from conftest import Clock, Pools, failed, limited, served, take
 
-from keypool import KeyPool, NoKeyReady, Turn
+from keypool import KeyPool
+from promptlord.errors import NoKeyReady
+from promptlord.pool.state import NO_TRACE, Outcome, Scope
 
 MODEL = ["m"]
+NOT_FOUND = Outcome(cools=Scope.LANE, reason="Model not found", lacks=True)
 
 
 def turns(pool: KeyPool, count: int) -> list[int]:
-    return [pool.take(MODEL).key.number for _ in range(count)]
+    return [take(pool).key.number for _ in range(count)]
 
 
 def ready(pool: KeyPool) -> set[int]:
     """The keys that would be called now, by failover alone, which leaves the rotation where it is."""
-    found: dict[int, Turn] = {}
-    start = pool._keys[-1]
+    found: dict[int, tuple] = {}
+    start = pool._rules.keys[-1]
     for _ in range(len(pool)):
         try:
-            turn = pool.take(MODEL, after=start, without={(turn.key, "m") for turn in found.values()})
+            reservation = take(pool, after=start, tried=[*found.values()])
         except NoKeyReady:
             break
-        found[turn.key.number] = turn
+        found[reservation.key.number] = reservation.key, "m"
     return set(found)
+
+
+def fail_counts(pool: KeyPool) -> dict[int, int]:
+    return {entry["keyIndex"]: entry["failCount"] for entry in pool.health(MODEL)["failedKeys"]}
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 10, 15])
@@ -39,11 +46,11 @@ def test_keys_take_turns_from_the_first(pool_of: Pools, count: int, clock: Clock
 
 def test_failover_tries_the_following_keys_and_leaves_the_turn(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(3, clock)
-    first = pool.take(MODEL)
-    pool.limit(first, None)
+    first = take(pool)
+    pool.settle(first, limited())
 
-    second = pool.take(MODEL, after=first.key)
-    pool.succeed(second)
+    second = take(pool, after=first.key)
+    pool.settle(second, served())
 
     assert (first.key.number, second.key.number) == (1, 2)
     assert turns(pool, 4) == [2, 3, 2, 3]
@@ -54,7 +61,7 @@ def test_failover_tries_the_following_keys_and_leaves_the_turn(pool_of: Pools, c
 
 def test_a_key_returns_the_moment_its_cooldown_ends(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(3, clock)
-    pool.limit(pool.take(MODEL), 26.67)
+    pool.settle(take(pool), limited(26.67))
 
     clock.advance(26.66)
     assert ready(pool) == {2, 3}
@@ -65,37 +72,37 @@ def test_a_key_returns_the_moment_its_cooldown_ends(pool_of: Pools, clock: Clock
 
 def test_a_shorter_cooldown_never_shortens_a_longer_one(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
-    turn = pool.take(MODEL)
+    one, other = take(pool), take(pool)
 
-    pool.limit(turn, 100)
-    pool.limit(turn, 1)
+    pool.settle(one, limited(100))
+    pool.settle(other, limited(1))
 
     clock.advance(99)
     with pytest.raises(NoKeyReady) as error:
-        pool.take(MODEL)
+        take(pool)
     assert error.value.ready_in == pytest.approx(1)
 
 
-def test_a_bad_key_rests_twice_as_long_each_time_up_to_an_hour(pool_of: Pools, clock: Clock) -> None:
+@pytest.mark.parametrize("fault", [failed(), Outcome(cools=Scope.LANE, reason="blocked")])
+def test_what_failed_rests_twice_as_long_each_time_up_to_an_hour(pool_of: Pools, fault: Outcome, clock: Clock) -> None:
     pool = pool_of(1, clock)
     rests = []
     for _ in range(8):
-        turn = pool.take(MODEL)
-        pool.fail(turn, "revoked")
+        pool.settle(take(pool), fault)
         rests.append(pool.ready_in(MODEL))
         clock.advance(rests[-1])
 
     assert rests == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
-    pool.succeed(pool.take(MODEL))
-    pool.fail(pool.take(MODEL), "revoked")
+    pool.settle(take(pool), served())
+    pool.settle(take(pool), fault)
     assert pool.ready_in(MODEL) == 60
 
 
-def test_a_key_may_fail_for_years(pool_of: Pools, clock: Clock) -> None:
-    pool = pool_of(1, clock)
+def test_a_key_may_fail_for_years(clock: Clock) -> None:
+    pool = KeyPool(["gsk_1"], clock=clock)
     for _ in range(2000):
-        pool.fail(pool.take(MODEL), "revoked")
+        pool.settle(take(pool), failed())
         clock.advance(3600)
 
     assert ready(pool) == {1}
@@ -103,68 +110,167 @@ def test_a_key_may_fail_for_years(pool_of: Pools, clock: Clock) -> None:
 
 def test_a_lane_that_cools_leaves_the_keys_other_models_alone(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
-    pool.limit(pool.take(["m"]), 60)
+    pool.settle(take(pool), limited(60))
 
-    assert pool.take(["m", "other"]).model == "other"
-    assert pool.health()["failedKeys"] == [{"keyIndex": 1, "failCount": 1, "inCooldown": True}]
+    assert take(pool, models=["m", "other"]).model == "other"
 
 
 def test_a_key_that_fails_rests_for_every_model(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
-    pool.fail(pool.take(["m"]), "revoked")
+    pool.settle(take(pool), failed())
 
     with pytest.raises(NoKeyReady) as error:
-        pool.take(["m", "other"])
+        take(pool, models=["m", "other"])
     assert error.value.ready_in == 60
 
 
 def test_a_success_clears_the_count_but_not_a_cooldown_that_runs(pool_of: Pools, clock: Clock) -> None:
-    pool = pool_of(2, clock)
-    early, late = pool.take(MODEL), pool.take(["other"])
-    late.key = early.key
-    pool.limit(early, 60)
+    pool = pool_of(1, clock)
+    early, late = take(pool), take(pool)
+    pool.settle(early, limited(60))
 
-    pool.succeed(late)
+    pool.settle(late, served())
 
-    assert pool.health()["failedKeys"] == []
-    assert pool.health()["activeKeys"] == 1
+    assert fail_counts(pool) == {1: 0}  # listed still, for it cools
+    assert pool.ready_in(MODEL) == 60
+
+
+def test_who_failed_what_another_key_serves_pays_once_and_not_the_one_that_served(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(3, clock)
+    one, two, again = take(pool), take(pool), take(pool, models=["other"], after=pool._rules.keys[2])
+    for reservation in (one, again, two):
+        pool.settle(reservation)
+
+    news = pool.settle(take(pool), served(blamed=[one, again, two]))
+
+    assert [(key.label, fails) for key, fails in news.marked] == [("#1", 1), ("#2", 1)]
+    assert ready(pool) == {3}
+
+
+def test_what_is_settled_twice_is_settled_once(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    reservation = take(pool)
+
+    assert len(pool.settle(reservation, limited(5)).marked) == 1
+    assert pool.settle(reservation, limited(500)).marked == ()
+
+    assert pool.ready_in(MODEL) == pytest.approx(5)
+
+
+# Models that are not there
+
+
+def test_an_organization_that_lacks_a_model_is_passed_over_for_that_model_alone(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(3, clock)
+    pool.settle(take(pool), served())
+    news = pool.settle(take(pool), NOT_FOUND)
+
+    assert not news.retired
+    assert fail_counts(pool) == {2: 1}
+    assert turns(pool, 4) == [3, 1, 3, 1]
+    assert take(pool, models=["other"], after=pool._rules.keys[0]).key.number == 2
+
+
+def test_a_model_that_every_organization_asked_lacks_is_passed_over_for_ten_minutes(
+    pool_of: Pools, clock: Clock
+) -> None:
+    pool = pool_of(3, clock)
+    assert not pool.settle(take(pool, models=["m", "spare"]), NOT_FOUND).retired
+    news = pool.settle(take(pool, models=["m", "spare"]), NOT_FOUND)
+    assert (news.retired, news.known, news.marked) == (True, False, [])
+    assert fail_counts(pool) == {}  # the first one, too, is not to blame
+
+    clock.advance(599)
+    assert [take(pool, models=["m", "spare"]).model for _ in range(3)] == ["spare"] * 3
+
+    clock.advance(1)
+    assert take(pool, models=["m", "spare"]).model == "m"
+
+
+def test_the_only_organization_decides_alone(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+
+    assert pool.settle(take(pool), NOT_FOUND).retired
+
+
+def test_a_decommissioned_model_is_passed_over_at_once_and_no_key_is_to_blame(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(3, clock)
+    pool.settle(take(pool), served())
+
+    news = pool.settle(take(pool), Outcome(retires=True))
+
+    assert news.retired
+    assert pool.health(MODEL)["activeKeys"] == 3
+    assert take(pool, models=["m", "spare"]).model == "spare"
+    assert take(pool, models=["m"]).model == "m"  # where none is left, one may be back
+    assert pool.settle(take(pool), Outcome(retires=True)).known
+
+
+def test_a_model_that_serves_again_is_back(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    pool.settle(take(pool), NOT_FOUND)
+
+    pool.settle(take(pool), served())
+
+    assert take(pool, models=["m", "spare"]).model == "m"
+
+
+# /health
 
 
 def test_health_counts_failures_until_a_success(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
-    turn = pool.take(MODEL)
-    assert [pool.limit(turn, 5), pool.limit(turn, 5)] == [1, 2]
+    first, *others = (take(pool, after=pool._rules.keys[1]) for _ in range(3))
+    marks = [pool.settle(reservation, limited(5)).marked for reservation in others]
+    assert [fails for ((_, fails),) in marks] == [1, 2]
 
     clock.advance(5)
-    assert pool.health() == {
+    assert pool.health(MODEL) == {
         "status": "healthy",
         "totalKeys": 2,
         "activeKeys": 2,
         "failedKeys": [{"keyIndex": 1, "failCount": 2, "inCooldown": False}],
     }
 
-    pool.succeed(turn)
-    assert pool.health()["failedKeys"] == []
+    pool.settle(first, served())
+    assert pool.health(MODEL)["failedKeys"] == []
 
 
-def test_health_is_exhausted_when_all_cool_and_unconfigured_without_keys(pool_of: Pools, clock: Clock) -> None:
+def test_health_is_exhausted_only_when_no_model_of_ours_can_be_served(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(2, clock)
     for _ in range(2):
-        pool.limit(pool.take(MODEL), 60)
+        pool.settle(take(pool), limited(60))
 
-    assert pool.health()["status"] == "exhausted"
-    assert pool_of(0, clock).health() == {
-        "status": "unconfigured",
-        "totalKeys": 0,
-        "activeKeys": 0,
-        "failedKeys": [],
-    }
+    health = pool.health(["m", "other"])
+    assert (health["status"], health["activeKeys"]) == ("healthy", 0)
+    assert all(entry["inCooldown"] for entry in health["failedKeys"])
+    assert pool.health(["m"])["status"] == "exhausted"
+
+
+def test_health_is_unconfigured_without_keys(pool_of: Pools, clock: Clock) -> None:
+    expected = {"status": "unconfigured", "totalKeys": 0, "activeKeys": 0, "failedKeys": []}
+
+    assert pool_of(0, clock).health(MODEL) == expected
+
+
+def test_questions_change_nothing(clock: Clock) -> None:
+    pool = KeyPool(["gsk_1", "gsk_2"], per_minute=1, clock=clock)
+    pool.settle(take(pool), limited(5))
+    take(pool)
+    booked = take(pool, max_wait=100)
+    storage = pool._storage
+    before = storage.decide(repr)
+
+    clock.advance(100)
+    pool.due_in(booked), pool.ready_in(["m", "new"], 9), pool.health(["m", "new"]), pool.snapshot()
+
+    assert storage.decide(repr) == before
 
 
 def test_no_secret_shows(pool_of: Pools, clock: Clock) -> None:
-    turn = pool_of(1, clock).take(MODEL)
+    reservation = take(pool_of(1, clock))
 
-    assert "gsk_" not in f"{turn!r} {turn.key!r} {turn.key} {turn.key.label}"
+    assert "gsk_" not in f"{reservation!r} {reservation.key!r} {reservation.key} {reservation.key.label}"
 
 
 class Turnstile:
@@ -185,18 +291,17 @@ class Turnstile:
 
 def test_thirty_two_threads_never_take_the_same_turn_nor_a_cooling_key() -> None:
     turnstile = Turnstile()
-    pool = KeyPool([f"gsk_{number}" for number in range(8)], clock=turnstile)
-    pool.limit(pool.take(MODEL), 60)
+    pool = KeyPool([f"gsk_{number}" for number in range(8)], per_minute=0, clock=turnstile)
+    pool.settle(take(pool), limited(60))
     barrier, taken = threading.Barrier(32), []
 
     def hammer(seed: int) -> None:
         dice = random.Random(seed)
         barrier.wait()
         for _ in range(70):
-            turn = pool.take(MODEL)
-            taken.append(turn.key.number)
-            if dice.random() < 0.5:
-                pool.succeed(turn)
+            reservation = take(pool)
+            taken.append(reservation.key.number)
+            pool.settle(reservation, served() if dice.random() < 0.5 else NO_TRACE)
 
     threads = [threading.Thread(target=hammer, args=(seed,)) for seed in range(32)]
     for thread in threads:

@@ -172,7 +172,7 @@ def test_of_the_clients_headers_only_what_groq_needs_goes_up(client, sim):
         (b'{"model": 7, "messages": 7}', 400),
         (b'{"model": null}', 400),
         (b"{}", 400),
-        (b'{"model": "m", "messages": [{"content": "\\ud800 lone"}]}', 404),
+        (b'{"model": "openai/gpt-oss-20b", "messages": [{"content": "\\ud800 lone"}], "max_tokens": 0}', 400),
         (b'{"model": "%s"}' % (b"m" * 100_000), 400),
     ],
     ids=lambda value: str(value)[:60],
@@ -404,7 +404,6 @@ def test_the_wait_that_is_told_is_true(client, sim):
     [
         (Trouble.named("json_validate_failed"), 400, "json_validate_failed"),
         (Trouble.named("model_decommissioned"), 400, "model_decommissioned"),
-        (Trouble.named("model_not_found"), 404, "model_not_found"),
         (Trouble.named("request_too_large"), 413, "rate_limit_exceeded"),
         (Trouble.status(422), 422, None),
     ],
@@ -419,6 +418,22 @@ def test_what_is_the_clients_to_know_is_passed_through_once(client, sim, fault, 
     assert "org_one" not in response.text
     assert [call.key for call in sim.calls] == ["gsk_one"]
     assert client.flask.get("/health").get_json()["failedKeys"] == []
+
+
+def test_that_no_organization_has_a_model_is_passed_through_and_no_key_pays(client, sim):
+    for calls in (2, 3, 4):
+        response = client.chat(model="gpt-7")
+
+        assert (response.status_code, response.get_json()["error"]["code"]) == (404, "model_not_found")
+        assert len(sim.calls) == calls  # two organizations are asked, then one at a time, for it may be there now
+    assert client.flask.get("/health").get_json()["failedKeys"] == []
+
+
+def test_where_one_organization_lacks_a_model_another_serves_it(client, sim):
+    sim.order(Trouble.named("model_not_found"), key="gsk_one", times=None)
+
+    assert [client.chat().status_code for _ in range(4)] == [200] * 4
+    assert [call.key for call in sim.calls] == ["gsk_one", "gsk_two", "gsk_two", "gsk_three", "gsk_two"]
 
 
 def test_organizations_are_masked_in_what_is_passed_through(client, sim):

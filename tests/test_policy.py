@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from promptlord.groq.policy import Fault, Verdict, allowances, duration, judge
-from promptlord.pool.quota import RPD, TPM, Allowance
+from promptlord.groq.policy import Fault, Verdict, allowances, duration, is_good, judge
+from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
+from promptlord.pool.state import Scope
 
 ORG = "org_01k9v83k2bf1zr2nc2pzp9y3ad"
 KEY = "gsk_0123456789abcdefghijklmnopqrstuvwxyz"
@@ -24,9 +25,7 @@ def body(message: str, code: str | None = None, kind: str | None = "invalid_requ
 
 def limited(message: str, retry_after: str | None = None, kind: str = "tokens") -> Verdict:
     headers = CaseInsensitiveDict({} if retry_after is None else {"Retry-After": retry_after})
-    verdict = judge(429, headers, body(message, "rate_limit_exceeded", kind))
-    assert verdict
-    return verdict
+    return judge(429, headers, body(message, "rate_limit_exceeded", kind))
 
 
 # Limits
@@ -47,7 +46,8 @@ def test_a_rate_limit_says_which_one_of_whom_and_for_how_long(kind, dimension, n
     verdict = limited(f"{LANE} on {dimension}: {numbers}. Please try again in {time}. {UPGRADE}", kind=kind)
 
     words = dimension.rpartition(" (")[0]
-    assert verdict == Verdict(Fault.LIMIT, f"Rate limit exceeded on {words}", pytest.approx(cooldown), ORG, words)
+    reason = f"Rate limit exceeded on {words}"
+    assert verdict == Verdict(Fault.LIMIT, reason, pytest.approx(cooldown), ORG, words, verdict.level)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_a_rate_limit_says_which_one_of_whom_and_for_how_long(kind, dimension, n
         (LANE.replace("`", "") + " on tokens per day (TPD): …", "tokens per day", ORG),
         (LANE.split(" service")[0] + " on requests per day", "requests per day", ORG),
         (LANE, "", ORG),
-        ("Rate limit reached for model `openai/gpt-oss-20b`", "", None),
-        ("", "", None),
+        ("Rate limit reached for model `openai/gpt-oss-20b`", "", ""),
+        ("", "", ""),
     ],
 )
 def test_parts_of_the_rate_limits_sentence_may_be_missing(message, dimension, organization):
@@ -65,6 +65,39 @@ def test_parts_of_the_rate_limits_sentence_may_be_missing(message, dimension, or
 
     reason = f"Rate limit exceeded on {dimension}" if dimension else "Rate limit exceeded"
     assert verdict == Verdict(Fault.LIMIT, reason, 2, organization, dimension)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "level"),
+    [
+        ("requests per minute (RPM): Limit 30, Used 30, Requested 1.", {RPM: Allowance(30, 60)}),
+        ("tokens per minute (TPM): Limit 8000, Used 6170, Requested 5386.", {TPM: Allowance(8000, 46.275)}),
+        ("tokens per day (TPD): Limit 200000, Used 199754, Requested 2679.", {TPD: Allowance(200_000, 86293.728)}),
+        ("requests per day: Limit 1000, Used 1000, Requested 1.", {RPD: Allowance(1000, 86400)}),
+        ("tokens per day (TPD): Limit 200000, Used 999999999, Requested 1.", {TPD: Allowance(200_000, 86400)}),
+        ("audio seconds per hour (ASH): Limit 7200, Used 7200, Requested 9.", {}),
+        ("tokens per day (TPD): Limit 0, Used 0, Requested 1.", {}),
+        ("tokens per day (TPD).", {}),
+        ("", {}),
+    ],
+)
+def test_a_refusal_tells_the_level_of_its_bucket_to_the_token(sentence, level):
+    verdict = limited(f"{LANE} on {sentence} Please try again in 17m31.056s. {UPGRADE}")
+
+    assert verdict.level == {name: pytest.approx(told) for name, told in level.items()}
+    assert dict(verdict.outcome({}).allowances) == verdict.level
+
+
+@pytest.mark.parametrize(
+    ("model", "organization"),
+    [("org_x/m", ORG), ("in organization org_x", ORG), ("org_x/m", ""), ("org_x", "")],
+)
+def test_the_organization_is_what_stands_after_in_organization(model, organization):
+    whose = f" in organization `{organization}`" if organization else ""
+
+    assert (
+        limited(f"Rate limit reached for model `{model}`{whose} on tokens per day (TPD)").organization == organization
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"Too Many Requests", BAD_GATEWAY, b'{"error": "slow down"}'])
@@ -78,17 +111,17 @@ def test_a_429_is_a_limit_whatever_its_body(content):
         ("2", 2),
         ("0.25", 0.25),
         ("1000000", 86400),
-        ("-5", None),
-        ("0", None),
-        ("nan", None),
-        ("inf", None),
-        ("-inf", None),
-        ("soon", None),
-        ("2, 3", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
-        ("", None),
-        (None, None),
-        ("9" * 5000, None),
+        ("-5", 0),
+        ("0", 0),
+        ("nan", 0),
+        ("inf", 0),
+        ("-inf", 0),
+        ("soon", 0),
+        ("2, 3", 0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0),
+        ("", 0),
+        (None, 0),
+        ("9" * 5000, 0),
     ],
 )
 def test_retry_after_counts_where_it_makes_sense(retry_after, cooldown):
@@ -121,7 +154,7 @@ def test_retry_after_counts_where_it_makes_sense(retry_after, cooldown):
 )
 def test_durations_are_gos(text, seconds):
     assert duration(text) == (seconds if seconds is None else pytest.approx(seconds))
-    assert limited(f"Please try again in {text}. {UPGRADE}").cooldown == (pytest.approx(seconds) if seconds else None)
+    assert limited(f"Please try again in {text}. {UPGRADE}").cooldown == pytest.approx(seconds or 0)
 
 
 # Everything else
@@ -143,7 +176,7 @@ ORDINARY = [
     (403, "Blocked at the project level.", "model_permission_blocked_project", Fault.KEY_FOR_MODEL),
     (403, "Access denied. Please check your network settings.", None, Fault.NETWORK),
     (403, "Not for you.", "forbidden", Fault.REQUEST),
-    (404, "The model `x` does not exist or you do not have access to it.", "model_not_found", Fault.MODEL),
+    (404, "The model `x` does not exist or you do not have access to it.", "model_not_found", Fault.LACKING),
     (404, "Unknown request URL", "unknown_url", Fault.REQUEST),
     (409, "Conflict", None, Fault.REQUEST),
     (413, f"Request too large for model `x` in organization `{ORG}`", "rate_limit_exceeded", Fault.SIZE),
@@ -161,7 +194,7 @@ ORDINARY = [
 def test_every_error_has_its_fault(status, message, code, fault):
     verdict = judge(status, {"retry-after": "5"}, body(message, code))
 
-    assert (verdict.fault, verdict.cooldown) == (fault, None)
+    assert (verdict.fault, verdict.cooldown) == (fault, 0)
 
 
 @pytest.mark.parametrize(
@@ -187,13 +220,37 @@ def test_an_error_without_json_has_its_fault_by_its_status(status, content, faul
 
 @pytest.mark.parametrize("status", [200, 201, 206])
 def test_nothing_is_wrong_with_a_good_status(status):
-    assert judge(status, {"retry-after": "2"}, b"{") is None
+    assert is_good(status)
 
 
 def test_the_size_is_the_request_s_own_fault_and_names_the_organization():
-    verdict = judge(413, {"retry-after": "9"}, body(f"Request too large for `{ORG}`", "rate_limit_exceeded", "tokens"))
+    verdict = judge(
+        413, {"retry-after": "9"}, body(f"Request too large in organization `{ORG}`", "rate_limit_exceeded", "tokens")
+    )
 
-    assert verdict == Verdict(Fault.SIZE, "Request too large for the model's tokens per minute", None, ORG)
+    assert verdict == Verdict(Fault.SIZE, "Request too large for the model's tokens per minute", organization=ORG)
+
+
+@pytest.mark.parametrize(
+    ("fault", "scope", "limited"),
+    [
+        (Fault.LIMIT, Scope.LANE, True),
+        (Fault.KEY, Scope.KEY, False),
+        (Fault.KEY_FOR_MODEL, Scope.LANE, False),
+        (Fault.LACKING, Scope.LANE, False),
+        (Fault.MODEL, Scope.NOTHING, False),
+        (Fault.REQUEST, Scope.NOTHING, False),
+        (Fault.SIZE, Scope.NOTHING, False),
+        (Fault.GROQ, Scope.NOTHING, False),
+        (Fault.NETWORK, Scope.NOTHING, False),
+    ],
+)
+def test_each_fault_says_what_cools(fault, scope, limited):
+    outcome = Verdict(fault, "reason", 7.0).outcome({})
+
+    assert (outcome.cools, outcome.limited, outcome.seconds) == (scope, limited, 7)
+    assert (outcome.lacks, outcome.retires) == (fault is Fault.LACKING, fault is Fault.MODEL)
+    assert not outcome.admitted
 
 
 # What an enemy might send
@@ -253,8 +310,8 @@ bodies = st.binary() | anything.map(lambda error: json.dumps({"error": error}).e
 def test_any_answer_at_all_has_a_verdict_with_a_bounded_cooldown(status, content, retry_after):
     verdict = judge(status, {"retry-after": retry_after}, content)
 
-    assert (verdict is None) == (200 <= status < 300)
-    assert verdict is None or verdict.cooldown is None or 0 < verdict.cooldown <= 86400
+    assert 0 <= verdict.cooldown <= 86400
+    assert all(0 <= told.full_in <= 86400 and told.limit > 0 for told in verdict.level.values())
 
 
 FULL = {

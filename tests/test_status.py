@@ -2,18 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import KEYS, Clock
+from conftest import KEYS, Clock, failed, served
 from flask.testing import FlaskClient
 from groqsim import GroqSim, Limits, Trouble
 
 from app import create_app
 from keypool import KeyPool
 from promptlord.config import Config
+from promptlord.groq.policy import Fault, Verdict
 from promptlord.pool.quota import RPD, RPM, TPM, Allowance
+from promptlord.pool.state import Demand, Outcome, Reservation
 from promptlord.web import status
 from promptlord.web.access import OPEN_ENDPOINTS
 
@@ -28,6 +30,9 @@ class Pool(KeyPool):
     def __init__(self, clock: Clock, keys: int = 1, per_minute: int = 30) -> None:
         super().__init__([f"gsk_secret{number}" for number in range(keys)], 60, per_minute, clock)
 
+    def ask(self, tokens: int = 0, models: Sequence[str] = MODELS, max_wait: float = 0.0) -> Reservation:
+        return self.reserve(Demand(models, tokens), max_wait=max_wait)
+
     def report(self) -> dict:
         return status.report(self.snapshot(), MODELS)
 
@@ -40,9 +45,13 @@ class Pool(KeyPool):
         return bucket
 
 
+def refused(seconds: float, name: str) -> Outcome:
+    return Verdict(Fault.LIMIT, "Rate limit exceeded", seconds, dimension=name).outcome({})
+
+
 def test_a_key_that_cools_says_why_and_when_it_is_back(clock: Clock) -> None:
     pool = Pool(clock)
-    pool.fail(pool.take(MODELS), "Invalid API key")
+    pool.settle(pool.ask(), failed("Invalid API key"))
     clock.advance(34)
 
     assert pool.key()["state"] == "cooling"
@@ -57,7 +66,7 @@ def test_a_key_that_cools_says_why_and_when_it_is_back(clock: Clock) -> None:
 
 def test_a_key_whose_limit_is_used_up_for_one_model_is_partly_ready(clock: Clock) -> None:
     pool = Pool(clock)
-    pool.limit(pool.take(MODELS), 26, TPM)
+    pool.settle(pool.ask(), refused(26, TPM))
 
     assert pool.key()["state"] == "partly ready"
     assert pool.key()["pauses"] == [
@@ -65,7 +74,7 @@ def test_a_key_whose_limit_is_used_up_for_one_model_is_partly_ready(clock: Clock
     ]
     assert pool.report()["headline"] == "The key is ready"
 
-    pool.limit(pool.take(MODELS), 13, TPM)
+    pool.settle(pool.ask(), refused(13, TPM))
     assert pool.key()["state"] == "cooling"
     assert pool.report()["readyIn"] == 13
     assert pool.report()["headline"] == "No key is ready"
@@ -75,7 +84,7 @@ def test_a_key_whose_limit_is_used_up_for_one_model_is_partly_ready(clock: Clock
 def test_a_key_with_no_room_left_is_used_up_without_any_refusal(clock: Clock) -> None:
     pool = Pool(clock, per_minute=1)
     for _ in MODELS:
-        pool.take(MODELS)
+        pool.settle(pool.ask(), served())
 
     assert pool.key()["state"] == "used up"
     assert {(pause["reason"], pause["seconds"]) for pause in pool.key()["pauses"]} == {
@@ -90,7 +99,7 @@ def test_a_key_with_no_room_left_is_used_up_without_any_refusal(clock: Clock) ->
 def test_the_headline_counts_the_keys_that_are_ready(cooling: int, headline: str, clock: Clock) -> None:
     pool = Pool(clock, keys=3)
     for _ in range(cooling):
-        pool.fail(pool.take(MODELS), "failed")
+        pool.settle(pool.ask(), failed("failed"))
 
     assert pool.report()["headline"] == headline
 
@@ -98,13 +107,13 @@ def test_the_headline_counts_the_keys_that_are_ready(cooling: int, headline: str
 def test_requests_failures_and_waits_are_counted_since_the_start(clock: Clock) -> None:
     pool = Pool(clock, keys=2, per_minute=1)
     for _ in range(4):
-        pool.succeed(pool.take(MODELS))
+        pool.settle(pool.ask(), served())
     clock.advance(7)
-    pool.take(MODELS, patience=60)
-    pool.fail(pool.take(MODELS, patience=120), "failed")
+    pool.ask(max_wait=60)
+    pool.settle(pool.ask(max_wait=120), failed("failed"))
 
     report = pool.report()
-    assert (report["requests"], report["failures"], report["waiting"], report["uptime"]) == (4, 1, 2, 7)
+    assert (report["requests"], report["failures"], report["waiting"], report["uptime"]) == (4, 1, 1, 7)
     assert [key["requests"] for key in report["keys"]] == [2, 2]
 
 
@@ -113,7 +122,7 @@ def test_what_is_left_adds_up_and_what_is_unknown_is_believed_to_be_as_large(clo
     assert pool.bucket(RPM) == {"name": RPM, "left": 90, "limit": 90, "text": "90 of 90 left"}
     assert pool.bucket(TPM) == {"name": TPM, "left": None, "limit": None, "text": "known after the first answer"}
 
-    pool.learn(pool.take(MODELS, 500), {TPM: Allowance(8000, 15), RPD: Allowance(1000, 86.4)})
+    pool.settle(pool.ask(500), served({TPM: Allowance(8000, 15), RPD: Allowance(1000, 86.4)}))
     assert pool.bucket(TPM)["text"] == "22,000 of 24,000 left"
     assert pool.bucket(TPM, "m2")["text"] == "24,000 of 24,000 left"
     assert pool.bucket(RPD)["text"] == "2,999 of 3,000 left"
@@ -124,7 +133,7 @@ def test_what_is_left_adds_up_and_what_is_unknown_is_believed_to_be_as_large(clo
 
 def test_a_key_that_cools_has_nothing_left(clock: Clock) -> None:
     pool = Pool(clock, keys=2)
-    pool.fail(pool.take(MODELS), "Invalid API key")
+    pool.settle(pool.ask(), failed("Invalid API key"))
 
     assert pool.bucket(RPM)["text"] == "30 of 60 left"
 
@@ -136,18 +145,18 @@ def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None
     tokens = 10.0 * status.USUAL
     empty = {TPM: Allowance(tokens, 60), RPD: Allowance(1000, 0)}
     for model in MODELS:
-        pool.learn(pool.take([model]), empty)
+        pool.settle(pool.ask(models=[model]), served(empty))
     assert pool.report()["nextMinute"] == 20
 
-    waiting = [pool.take(MODELS, status.USUAL, patience=60) for _ in range(3)]
+    waiting = [pool.ask(status.USUAL, max_wait=60) for _ in range(3)]
     assert pool.report()["nextMinute"] == 17
-    for turn in waiting:
-        pool.leave(turn)
+    for reservation in waiting:
+        pool.settle(reservation)
 
-    pool.limit(pool.take(MODELS), 30, RPM)
+    pool.settle(pool.ask(), refused(30, RPM))
     assert pool.report()["nextMinute"] == 10 + 10
 
-    pool.fail(pool.take(MODELS), "Invalid API key")
+    pool.settle(pool.ask(), failed("Invalid API key"))
     assert pool.report()["nextMinute"] == 0
     clock.advance(59)
     assert pool.report()["nextMinute"] == 0  # it may well be refused again
@@ -155,9 +164,9 @@ def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None
 
 def test_keys_of_one_organization_are_told_by_a_letter(clock: Clock) -> None:
     pool = Pool(clock, keys=3)
-    first, second = pool.take(MODELS), pool.take(MODELS)
-    for turn in (first, second):
-        pool.learn(turn, FULL, "org_verysecret")
+    first, second = pool.ask(), pool.ask()
+    for reservation in (first, second):
+        pool.settle(reservation, Outcome(organization="org_verysecret", allowances=FULL))
 
     report = pool.report()
     assert [key["organization"] for key in report["keys"]] == ["A", "A", ""]
@@ -168,21 +177,21 @@ def test_keys_of_one_organization_are_told_by_a_letter(clock: Clock) -> None:
 
 def test_other_models_are_shown_once_groq_has_told_their_limits(clock: Clock) -> None:
     pool = Pool(clock)
-    turn = pool.take(["whisper"])
+    reservation = pool.ask(models=["whisper"])
     assert [model["name"] for model in pool.report()["models"]] == ["m1", "m2"]
 
-    pool.learn(turn, FULL)
+    pool.settle(reservation, served(FULL))
     assert [model["name"] for model in pool.report()["models"]] == ["m1", "m2", "whisper"]
 
 
 def test_a_snapshot_stays_as_it_was(clock: Clock) -> None:
     pool = Pool(clock)
-    pool.learn(pool.take(MODELS), FULL)
+    pool.settle(pool.ask(), served(FULL))
     before = pool.snapshot()
     told = status.report(before, MODELS)
 
-    pool.learn(pool.take(MODELS, 4000), {TPM: Allowance(100, 60)})
-    pool.fail(pool.take(MODELS), "failed")
+    pool.settle(pool.ask(4000), served({TPM: Allowance(100, 60)}))
+    pool.settle(pool.ask(), failed("failed"))
 
     assert status.report(before, MODELS) == told
 

@@ -26,6 +26,7 @@ from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, rep
 
 from keypool import KeyPool
 from promptlord.pool.quota import RPD, TPM, Allowance
+from promptlord.pool.state import Demand, Outcome, Scope
 from promptlord.web import enhance
 
 SEED = 3
@@ -298,11 +299,11 @@ def reserves(seconds: float, only: str | None) -> tuple[str, bool]:
 
 
 def serve(pool: KeyPool, turns: int) -> None:
+    demand = Demand(MODELS, 600)
     told = {TPM: Allowance(8000, 1.0), RPD: Allowance(1000, 86.4)}
+    outcome = Outcome(admitted=True, served=True, allowances=told)
     for _ in range(turns):
-        turn = pool.take(MODELS, 600)
-        pool.learn(turn, told)
-        pool.succeed(turn)
+        pool.settle(pool.reserve(demand), outcome)
 
 
 def turn_cost(pool: KeyPool, threads: int = 1, turns: int = 4000) -> str:
@@ -324,7 +325,7 @@ def pool_of(keys: int, served: int = 0, cooling: int = 0) -> KeyPool:
     pool = KeyPool([f"gsk_{number}" for number in range(keys)], 1e9, 30, partial(next, itertools.count(0.0, 2.0)))
     serve(pool, served)
     for _ in range(cooling):
-        pool.fail(pool.take(MODELS, 600), "dead")
+        pool.settle(pool.reserve(Demand(MODELS, 600)), Outcome(cools=Scope.KEY, reason="dead"))
     return pool
 
 
@@ -341,7 +342,7 @@ def turns(seconds: float, only: str | None) -> tuple[str, bool]:
     ]
     late = turn_cost(pool_of(15, served=SERVED))
     head = ("keys", "1 thread", "32 threads", "nine in ten cooling", "all but one")
-    about = f"Microseconds of `take` + `learn` + `succeed`; after {SERVED:,} requests, with 15 keys: {late}"
+    about = f"Microseconds of `reserve` + `settle`; after {SERVED:,} requests, with 15 keys: {late}"
     return f"{about}\n\n{table(head, rows)}", True
 
 

@@ -1,51 +1,126 @@
-"""Attempts: take a key, send, judge the answer, try the next one."""
+"""Attempts: reserve, send, judge the answer, settle; then the next one."""
 
 import logging
-import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import IO, Generic, Protocol, TypeVar
 
-from keypool import KeyPool, NoKeyReady, Turn
-from promptlord.errors import Call, ClientGone, Exhausted, NotConfigured, OutOfTime, failure
+from promptlord.errors import (
+    Broken,
+    ClientDisconnected,
+    CutOff,
+    DeadlineExceeded,
+    Disconnected,
+    Exhausted,
+    NoKeyReady,
+    NotConfigured,
+    ReadTimeout,
+    TooLarge,
+    Unavailable,
+    Unusable,
+    UpstreamError,
+)
 from promptlord.groq import policy
-from promptlord.groq.policy import CutOff, Fault, Unusable, Verdict
-from promptlord.groq.transport import Answer, Broken, Client, ClientLeft, Patience, Silence, Transport
-from promptlord.pool.state import Key
+from promptlord.groq.admission import Admission
+from promptlord.groq.deadline import Client, Deadline
+from promptlord.groq.policy import Fault, Verdict
+from promptlord.groq.transport import Answer, Transport
+from promptlord.pool.state import NO_TRACE, Demand, Key, News, Outcome, Reservation
 
 log = logging.getLogger("promptlord")
 
-SLICE = 0.5  # seconds; how often one that waits looks whether its slot has moved or its client has left
-MEMORY = 120.0  # seconds for which a request that was turned away is remembered after it may come back
+SLICE = 0.5  # seconds; how often one that waits looks whether its slot has moved or its client has hung up
 LATE = 1.0  # seconds by which a slot may come later than the wait allows, once it was promised
+PUT_OFF = 0.8  # of a request's time, in which a promised slot of a bulk request may come; the call needs the rest
 
 _TIME_IS_UP = "Groq did not answer in time"
-_GONE = "The client has left"
+_HUNG_UP = "The client has disconnected"
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Failed(Exception):
-    """One attempt failed; ``verdict`` says whose fault it was."""
+class Pool(Protocol):
+    """Who gives leave to make a call; see ``KeyPool``, which is one."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __len__(self) -> int: ...
+
+    def reserve(
+        self,
+        demand: Demand,
+        *,
+        after: Key | None = None,
+        tried: Collection[tuple[Key, str]] = (),
+        max_wait: float = 0.0,
+        put_off: float = 0.0,
+    ) -> Reservation: ...
+
+    def due_in(self, reservation: Reservation) -> float: ...
+
+    def start(self, reservation: Reservation) -> bool: ...
+
+    def settle(self, reservation: Reservation, outcome: Outcome = NO_TRACE) -> News: ...
+
+    def ready_in(self, models: Sequence[str], tokens: int = 0) -> float: ...
+
+
+class Call(Protocol[T_co]):
+    """What is asked of Groq, whichever key and model serves it."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def demand(self) -> Demand:
+        """Models in order of preference; the prompt's tokens, estimated with caution, and those for the answer."""
+
+    @property
+    def passthrough(self) -> Collection[Fault]:
+        """Whose faults are the caller's to know: such answers are read like good ones."""
+
+    def fingerprint(self) -> bytes:
+        """The same for the same request, so that one that comes back is known; empty where it can't be told."""
+
+    def body(self, model: str) -> bytes | IO[bytes] | None: ...
+
+    def read(self, answer: Answer) -> T_co:
+        """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room."""
+
+    def roomier(self) -> "Call[T_co] | None":
+        """The same with more room for the answer; ``None`` if it has had more or less already."""
+
+    def smaller(self, excess: int) -> "Call[T_co] | None":
+        """The same, smaller by ``excess`` tokens (0: unknown); ``None`` if that can't be."""
+
+
+class _Failed(Exception, Generic[T]):
+    """One attempt failed; ``next_call`` is what to try next, ``None`` if nothing would help."""
+
+    def __init__(self, verdict: Verdict, next_call: "Call[T] | None") -> None:
         super().__init__(verdict.reason)
-        self.verdict = verdict
+        self.verdict, self.next_call = verdict, next_call
 
 
 @dataclass
-class Errand(Generic[T]):
-    """One request on its way through its attempts."""
+class Run(Generic[T]):
+    """One request on its way through its attempts. Instants are the clock's."""
 
     call: Call[T]
     deadline: float  # for the whole of it
-    wait_until: float  # for booked turns
+    wait_until: float  # for slots
+    put_off_until: float  # for those of bulk requests, where presses come between
     client: Client | None = None
     last: Key | None = None
-    suspects: list[Turn] = field(default_factory=list)  # met what looks like Groq's own trouble
+    failed: set[tuple[Key, str]] = field(default_factory=set)  # is not asked again
+    suspects: list[Reservation] = field(default_factory=list)  # met what looks like Groq's own trouble
 
 
 class Upstream:
@@ -53,206 +128,194 @@ class Upstream:
 
     def __init__(
         self,
-        pool: KeyPool,
+        pool: Pool,
         transport: Transport,
+        admission: Admission,
         *,
         max_attempts: int,
         timeout: float,
         max_wait: float,
-        at_once: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``timeout``: seconds of a whole call, ``max_wait``: of waiting for a slot. ``at_once``: calls under way.
-
-        At most half of those may be waiting, so that the others find a place who could be served at once.
-        """
+        """``timeout``: seconds of a whole request, ``max_wait``: of waiting for a slot."""
         self._pool = pool
         self._transport = transport
+        self._admission = admission
         self._max_attempts = max_attempts
         self._timeout = timeout
-        self._max_wait = max_wait
-        self._places = threading.BoundedSemaphore(at_once)
-        self._seats = threading.BoundedSemaphore(max(1, at_once // 2))
+        self._max_wait = min(max_wait, timeout)
         self._clock = clock
         self._sleep = sleep
-        self._gone: set[str] = set()
-        self._lock = threading.Lock()
-        self._turned_away: dict[int, float] = {}  # when each may come back
 
     def fetch(self, call: Call[T], client: Client | None = None) -> T:
         """Return what ``call`` reads from Groq's answer; if that is the answer itself, close it.
 
         Raises an ``UpstreamError``.
         """
-        with self._place() as place:
-            now = self._clock()
-            wait_until = now + (self._timeout if self._returns(call, now) else min(self._max_wait, self._timeout))
-            result = self._attempts(Errand(call, now + self._timeout, wait_until, client))
-            if isinstance(result, Answer):  # which is under way until it is closed
-                result.on_close(place.pop_all().close)
-            return result
-
-    @contextmanager
-    def _place(self) -> Iterator[ExitStack]:
         if not len(self._pool):
             raise NotConfigured("No Groq API key is configured")
-        if not self._places.acquire(blocking=False):
-            raise Exhausted("Too many requests are under way", ready_in=1.0)
-        with ExitStack() as place:
-            place.callback(self._places.release)
-            yield place
+        with self._admission.enter(bulk=call.demand.bulk) as inside:
+            now = self._clock()
+            # Who comes back when told to may wait longer: others have come meanwhile, and Retry-After is a promise.
+            max_wait = self._timeout if self._admission.returns(call.fingerprint) else self._max_wait
+            put_off = max(max_wait, PUT_OFF * self._timeout) if call.demand.bulk else max_wait
+            run = Run(call, now + self._timeout, now + max_wait, now + put_off, client)
+            result = self._attempts(run)
+            if isinstance(result, Answer):  # which is in flight until it is closed
+                result.on_close(inside.pop_all().close)
+            return result
 
-    def _returns(self, call: Call[T], now: float) -> bool:
-        """Whether this request was turned away and has come back when it was told to.
-
-        It may then wait as long as it takes: others have come meanwhile, and a ``Retry-After`` is to be true.
-        """
-        with self._lock:
-            for mark in [mark for mark, at in self._turned_away.items() if at + MEMORY < now]:
-                del self._turned_away[mark]
-            if self._turned_away.get(call.mark, math.inf) > now:
-                return False
-            del self._turned_away[call.mark]
-            return True
-
-    def _attempts(self, errand: Errand[T]) -> T:
+    def _attempts(self, run: Run[T]) -> T:
         verdict = None
         for _ in range(self._max_attempts):
             try:
-                turn = self._take(errand)
+                reservation = self._reserve(run)
             except NoKeyReady as error:
-                # A completion that was cut off is no failure: once there is room for all of it, it is served.
-                failed = failure(None if verdict is policy.STILL_CUT_OFF else verdict, error.ready_in)
-                if isinstance(failed, Exhausted):
-                    with self._lock:
-                        self._turned_away[errand.call.mark] = self._clock() + failed.ready_in
-                raise failed from error
+                raise self._turned_away(run, verdict, error.ready_in) from error
             try:
-                return self._ask(errand, turn)
-            except CutOff:
-                verdict, next_call = policy.STILL_CUT_OFF, errand.call.roomier()
-            except Failed as failed:
-                verdict, next_call = failed.verdict, self._blame(errand, turn, failed.verdict)
-            if next_call is None:
-                break
-            errand.call = next_call
-        raise failure(verdict, self._pool.ready_in(self._standing(errand.call.models), errand.call.need))
+                return self._attempt(run, reservation)
+            except _Failed as failed:
+                verdict = failed.verdict
+                if failed.next_call is None:
+                    break
+                run.call = failed.next_call
+        raise _failure(verdict, self._pool.ready_in(run.call.demand.models, run.call.demand.tokens))
 
-    def _take(self, errand: Errand[T]) -> Turn:
-        """Take a turn and wait until it may start. Raises ``NoKeyReady`` or ``ClientGone``."""
+    def _turned_away(self, run: Run[T], verdict: Verdict | None, ready_in: float) -> UpstreamError:
+        # A completion that was cut off is no failure: once there is room for all of it, it is served.
+        failure = _failure(None if verdict is policy.STILL_CUT_OFF else verdict, ready_in)
+        if isinstance(failure, Exhausted) and (fingerprint := run.call.fingerprint()):
+            self._admission.turn_away(fingerprint, failure.ready_in)
+        return failure
+
+    def _reserve(self, run: Run[T]) -> Reservation:
+        """Take a turn, and wait until its call may be made. Raises ``NoKeyReady`` or ``ClientDisconnected``."""
         while True:
-            turn = self._pool.take(
-                self._standing(errand.call.models),
-                errand.call.need,
-                after=errand.last,
-                without={(suspect.key, suspect.model) for suspect in errand.suspects},
-                patience=max(0.0, errand.wait_until - self._clock()),
+            now = self._clock()
+            reservation = self._pool.reserve(
+                run.call.demand,
+                after=run.last,
+                tried=run.failed,
+                max_wait=max(0.0, run.wait_until - now),
+                put_off=max(0.0, run.put_off_until - now),
             )
-            errand.last = turn.key
-            if not turn.booked or self._wait(errand, turn):
-                return turn
+            run.last = reservation.key
+            if not reservation.booked or self._wait(run, reservation):
+                return reservation
 
-    def _wait(self, errand: Errand[T], turn: Turn) -> bool:
-        """Wait for a booked turn; false if its slot has moved out of reach, and the turn is given back."""
+    def _wait(self, run: Run[T], reservation: Reservation) -> bool:
+        """Wait for a booked slot; false if it has moved out of reach, and the reservation is given back."""
         try:
-            if not self._seats.acquire(blocking=False):
-                raise NoKeyReady(self._pool.due_in(turn))
-            try:
-                while due := self._pool.due_in(turn):
-                    if errand.client and errand.client.left():
-                        raise ClientGone(_GONE)
-                    if self._clock() + due > errand.wait_until + LATE:
-                        return False
-                    self._sleep(min(due, SLICE))
+            if self._pool.start(reservation):
                 return True
-            finally:
-                self._seats.release()
+            with self._admission.wait(self._pool.due_in(reservation)):
+                while not self._pool.start(reservation):
+                    if run.client and run.client.disconnected():
+                        raise ClientDisconnected(_HUNG_UP)
+                    due_in = self._pool.due_in(reservation)
+                    if self._clock() + due_in > run.put_off_until + LATE:
+                        return False
+                    self._sleep(min(due_in, SLICE))
+                return True
         finally:
-            self._pool.leave(turn)
+            if reservation.booked:
+                self._pool.settle(reservation)
 
-    def _ask(self, errand: Errand[T], turn: Turn) -> T:
-        """Make one attempt. Raises ``Failed``, ``CutOff``, ``OutOfTime`` or ``ClientGone``."""
-        if self._clock() >= errand.deadline:
-            raise OutOfTime(_TIME_IS_UP)
+    def _attempt(self, run: Run[T], reservation: Reservation) -> T:
+        """Make one call. Raises ``_Failed``, ``DeadlineExceeded`` or ``ClientDisconnected``."""
         try:
-            answer = self._send(errand, turn)
+            answer = self._send(run, reservation)
             with ExitStack() as unread:
                 unread.callback(answer.close)
-                self._judge(errand, turn, answer)
-                result = errand.call.read(answer)
+                result = self._read(run, reservation, answer)
                 unread.pop_all()
-        except Silence as error:
-            raise OutOfTime(_TIME_IS_UP) from error
-        except ClientLeft as error:
-            raise ClientGone(_GONE) from error
-        except CutOff:
-            raise
-        except (Unusable, Broken) as error:
-            raise Failed(policy.unusable(error)) from error
-        if answer.status < 400:
-            self._credit(turn, errand.suspects)
-        return result
-
-    def _send(self, errand: Errand[T], turn: Turn) -> Answer:
-        call, left = errand.call, errand.deadline - self._clock()
-        headers = {**call.headers, "Authorization": f"Bearer {turn.key.secret}"}
-        patience = Patience(time.monotonic() + left, self._timeout, errand.client)
-        try:
-            return self._transport.send(call.method, call.path, headers, call.body(turn.model), patience)
+            return result
+        except ReadTimeout as error:
+            raise DeadlineExceeded(_TIME_IS_UP) from error
+        except Disconnected as error:
+            raise ClientDisconnected(_HUNG_UP) from error
         except Broken as error:
-            self._pool.refund(turn)
-            raise Failed(policy.UNREACHABLE) from error
+            raise self._suspect(run, reservation, policy.UNREACHABLE) from error
+        finally:
+            self._pool.settle(reservation)  # without a trace, unless its answer has settled it
 
-    def _judge(self, errand: Errand[T], turn: Turn, answer: Answer) -> None:
-        """Learn what an answer tells. Raises ``Failed`` if it is neither good nor one that the caller wants to see."""
-        verdict = policy.judge(answer.status, answer.headers, b"" if answer.status < 300 else answer.read())
-        self._learn(turn, answer.headers, verdict.organization if verdict else None)
-        if verdict:
-            self._pool.refund(turn)
-            if verdict.fault not in errand.call.tells:
-                raise Failed(verdict)
-            log.error("❌ Groq API Error (Key %s): %s", turn.key.label, verdict.reason)
+    def _send(self, run: Run[T], reservation: Reservation) -> Answer:
+        call, left = run.call, run.deadline - self._clock()
+        if left <= 0:
+            raise DeadlineExceeded(_TIME_IS_UP)
+        headers = {**call.headers, "Authorization": f"Bearer {reservation.key.secret}"}
+        deadline = Deadline(time.monotonic() + left, self._timeout, run.client)
+        return self._transport.send(call.method, call.path, headers, call.body(reservation.model), deadline)
 
-    def _learn(self, turn: Turn, headers: Mapping[str, str], organization: str | None) -> None:
-        if shared := self._pool.learn(turn, policy.allowances(headers), organization):
+    def _read(self, run: Run[T], reservation: Reservation, answer: Answer) -> T:
+        """Judge an answer, settle its call, and return what was asked for, if it is there."""
+        if not policy.is_good(answer.status):
+            return self._refused(run, reservation, answer)
+        outcome = Outcome(admitted=True, allowances=policy.allowances(answer.headers))
+        try:
+            result = run.call.read(answer)
+            outcome = replace(outcome, served=True, blamed=run.suspects)
+            log.info("✅ Request successful with API Key %s", reservation.key.label)
+            return result
+        except CutOff as error:
+            raise _Failed(policy.STILL_CUT_OFF, run.call.roomier()) from error
+        except (Unusable, Broken) as error:
+            raise self._suspect(run, reservation, policy.unusable(error)) from error
+        finally:
+            self._announce(self._pool.settle(reservation, outcome))
+
+    def _refused(self, run: Run[T], reservation: Reservation, answer: Answer) -> T:
+        """Let the right one pay; return the answer all the same if the caller wants to see such ones."""
+        verdict = policy.judge(answer.status, answer.headers, answer.read())
+        _complain(reservation, verdict)
+        news = self._pool.settle(reservation, verdict.outcome(answer.headers))
+        self._announce(news)
+        if news.retired:
+            verdict = replace(verdict, fault=Fault.MODEL)
+        if verdict.fault in run.call.passthrough:
+            return run.call.read(answer)
+        if news.retired and not news.known:
+            log.warning("⚠️  %s: %s. Take it out of GROQ_MODELS", verdict.reason, reservation.model)
+        match verdict.fault:
+            case Fault.REQUEST | Fault.NETWORK:
+                raise _Failed(verdict, None)
+            case Fault.SIZE:
+                raise _Failed(verdict, run.call.smaller(verdict.excess))
+            case Fault.GROQ:
+                run.suspects.append(reservation)
+        if verdict.fault is not Fault.LIMIT:  # which says itself when it may be asked again
+            run.failed.add((reservation.key, reservation.model))
+        raise _Failed(verdict, run.call)
+
+    def _suspect(self, run: Run[T], reservation: Reservation, verdict: Verdict) -> "_Failed[T]":
+        """What looks like Groq's own trouble: the key pays if another one then serves the same request."""
+        _complain(reservation, verdict)
+        run.suspects.append(reservation)
+        run.failed.add((reservation.key, reservation.model))
+        return _Failed(verdict, run.call)
+
+    def _announce(self, news: News) -> None:
+        for key, fails in news.marked:
+            log.warning("⚠️  API Key %s marked as failed (fail count: %d)", key.label, fails)
+        if shared := news.shared:
             labels = ", ".join(key.label for key in shared.keys)
             log.warning("⚠️  API Keys %s share organization %s: together they have one's capacity", labels, shared.name)
 
-    def _blame(self, errand: Errand[T], turn: Turn, verdict: Verdict) -> Call[T] | None:
-        """Let the right one pay for a failed attempt; return what to try next, ``None`` if nothing would help."""
-        log.error("❌ Groq API Error (Key %s): %s", turn.key.label, verdict.reason)
-        match verdict.fault:
-            case Fault.LIMIT:
-                self._mark(turn, self._pool.limit(turn, verdict.cooldown, verdict.dimension))
-            case Fault.KEY | Fault.KEY_FOR_MODEL:
-                lane = verdict.fault is Fault.KEY_FOR_MODEL
-                self._mark(turn, self._pool.fail(turn, verdict.reason, lane=lane))
-            case Fault.MODEL:
-                self._retire(turn.model, verdict)
-            case Fault.GROQ:
-                errand.suspects.append(turn)
-            case Fault.SIZE:
-                return errand.call.smaller(verdict.excess)
-            case Fault.REQUEST | Fault.NETWORK:
-                return None
-        return errand.call
 
-    def _credit(self, turn: Turn, suspects: list[Turn]) -> None:
-        """The call succeeded, so those that failed it are to blame, and not Groq."""
-        self._pool.succeed(turn)
-        log.info("✅ Request successful with API Key %s", turn.key.label)
-        for suspect in {suspect.key: suspect for suspect in suspects if suspect.key != turn.key}.values():
-            self._mark(suspect, self._pool.fail(suspect, "failed where another key succeeded", grows=False))
+def _complain(reservation: Reservation, verdict: Verdict) -> None:
+    log.error("❌ Groq API Error (Key %s): %s", reservation.key.label, verdict.reason)
 
-    def _mark(self, turn: Turn, fails: int) -> None:
-        log.warning("⚠️  API Key %s marked as failed (fail count: %d)", turn.key.label, fails)
 
-    def _retire(self, model: str, verdict: Verdict) -> None:
-        if model not in self._gone:
-            self._gone.add(model)
-            log.warning("⚠️  %s: %s. Take it out of GROQ_MODELS", verdict.reason, model)
-
-    def _standing(self, models: Sequence[str]) -> Sequence[str]:
-        """The models not known to be gone; all of them when none is left, for one may be back."""
-        return [model for model in models if model not in self._gone] or models
+def _failure(verdict: Verdict | None, ready_in: float) -> UpstreamError:
+    """What to tell the client, from the last attempt's verdict, if there was an attempt."""
+    if verdict is None:
+        return Exhausted("All API keys are busy or cooling down", ready_in)
+    match verdict.fault:
+        case Fault.LIMIT | Fault.KEY | Fault.KEY_FOR_MODEL | Fault.LACKING:
+            return Exhausted(verdict.reason, ready_in)
+        case Fault.SIZE:
+            return TooLarge(verdict.reason)
+        case Fault.MODEL:
+            return Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
+    return Unavailable(verdict.reason)

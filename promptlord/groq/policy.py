@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from promptlord.pool.quota import PERIODS, RPD, TPM, Allowance
+from promptlord.pool.state import Outcome, Scope
 
 DAY = 86400.0  # no limit of Groq's is longer, so no cooldown is
 
@@ -16,10 +17,10 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 _PART = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
 _DURATION = re.compile(f"(?:{_PART})+")
 _TRY_AGAIN = re.compile(r"try again in ([0-9.hmsuµn]+)", re.IGNORECASE)
-_ORGANIZATION = re.compile(r"\borg_\w+")
-_ORGANIZATION_BYTES = re.compile(_ORGANIZATION.pattern.encode())
+_ORGANIZATION = re.compile(r"in organization `?(org_\w+)")
+_ORGANIZATION_BYTES = re.compile(rb"\borg_\w+")
 _DIMENSION = re.compile(r"\bon ((?:(?:in|out)put |audio )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
-_REQUESTED = re.compile(r"Limit (\d{1,12}),.{0,40}? Requested (\d{1,12})\b")
+_LIMIT = re.compile(r"Limit (\d{1,12}),(?: Used (\d{1,12}),)? Requested (\d{1,12})\b")
 _MESSAGE_MAX = 2000  # characters; Groq's sentences have about 400
 
 
@@ -28,7 +29,8 @@ class Fault(Enum):
 
     LIMIT = auto()  # the organization's lane for the model cools; next key
     KEY = auto()  # the key cools for every model; next key
-    KEY_FOR_MODEL = auto()  # the lane cools; next key
+    KEY_FOR_MODEL = auto()  # the lane cools; next key, then next model
+    LACKING = auto()  # the same, unless every organization asked lacks the model: then it is the model's
     MODEL = auto()  # no key cools; next model
     REQUEST = auto()  # no key cools; answered at once
     SIZE = auto()  # the same: larger than a whole minute's tokens
@@ -38,24 +40,38 @@ class Fault(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer means: whose fault it is, why, and for how long its bearer cools (seconds; ``None``: unsaid)."""
+    """What an answer means: whose fault it is, why, and for how long its bearer cools, in seconds (0: unsaid)."""
 
     fault: Fault
     reason: str  # our words, safe to log and to send
-    cooldown: float | None = None
-    organization: str | None = field(default=None, repr=False)
+    cooldown: float = 0.0
+    organization: str = field(default="", repr=False)
     dimension: str = ""  # which limit, in Groq's words: "tokens per minute"
-    excess: int | None = None  # tokens by which the request is too large
+    level: Mapping[str, Allowance] = field(default_factory=dict)  # of that limit, as its refusal tells it
+    excess: int = 0  # tokens by which the request is too large, if that was told
+
+    def outcome(self, headers: Mapping[str, str]) -> Outcome:
+        """What a call is settled with that met this, and these headers."""
+        limited = self.fault is Fault.LIMIT
+        return Outcome(
+            cools=_COOLS.get(self.fault, Scope.NOTHING),
+            seconds=self.cooldown,
+            limited=limited,
+            reason=f"{self.dimension or 'limit'} used up" if limited else self.reason,
+            dimension=self.dimension,
+            lacks=self.fault is Fault.LACKING,
+            retires=self.fault is Fault.MODEL,
+            organization=self.organization,
+            allowances={**allowances(headers), **self.level},
+        )
 
 
-class Unusable(Exception):
-    """A good status with nothing in it that can be used; another attempt may fare better."""
-
-
-class CutOff(Unusable):
-    """The completion ended for want of room; it may fit when asked for with more."""
-
-
+_COOLS = {
+    Fault.LIMIT: Scope.LANE,
+    Fault.KEY: Scope.KEY,
+    Fault.KEY_FOR_MODEL: Scope.LANE,
+    Fault.LACKING: Scope.LANE,
+}
 REVOKED = "Invalid API key: create a new one in the Groq console"
 RESTRICTED = "Organization restricted: ask Groq's support why"
 REFUSED_NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
@@ -67,27 +83,31 @@ _BY_CODE = {
     "invalid_api_key": (Fault.KEY, REVOKED),
     "model_permission_blocked": (Fault.KEY_FOR_MODEL, "Model not allowed: allow it in the Groq console"),
     "model_decommissioned": (Fault.MODEL, "Model decommissioned"),
-    "model_not_found": (Fault.MODEL, "Model not found"),
+    "model_not_found": (Fault.LACKING, "Model not found"),
 }
 UNREACHABLE = Verdict(Fault.GROQ, "Groq is unreachable")
 STILL_CUT_OFF = Verdict(Fault.GROQ, "Unusable answer: cut off for want of room")
 
 
-def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict | None:
-    """Say what is wrong with an answer; ``None`` if nothing is. ``headers`` must ignore case."""
-    if 200 <= status < 300:
-        return None
+def is_good(status: int) -> bool:
+    return 200 <= status < 300
+
+
+def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+    """Say what is wrong with an answer whose status is not good. ``headers`` must ignore case."""
     error = _error(body)
     message, code = str(error.get("message", ""))[:_MESSAGE_MAX], _code(error)
-    organization = match[0] if (match := _ORGANIZATION.search(message)) else None
+    organization = (_ORGANIZATION.findall(message) or [""])[-1]  # the model's name, before it, is the client's
+    numbers = _LIMIT.search(message)
+    limit, used, requested = (int(number or 0) for number in numbers.groups()) if numbers else (0, 0, 0)
     if status == 429:
         dimension = match[1] if (match := _DIMENSION.search(message)) else ""
         reason = f"Rate limit exceeded on {dimension}" if dimension else "Rate limit exceeded"
-        return Verdict(Fault.LIMIT, reason, _cooldown(headers, message), organization, dimension)
+        level = _level(dimension, limit, used)
+        return Verdict(Fault.LIMIT, reason, _cooldown(headers, message), organization, dimension, level)
     if status == 413:  # its code says rate_limit_exceeded, yet waiting never helps
-        excess = int(match[2]) - int(match[1]) if (match := _REQUESTED.search(message)) else 0
         reason = "Request too large for the model's tokens per minute"
-        return Verdict(Fault.SIZE, reason, organization=organization, excess=excess if excess > 0 else None)
+        return Verdict(Fault.SIZE, reason, organization=organization, excess=max(0, requested - limit))
     if not 400 <= status < 500 or status == 498:
         return Verdict(Fault.GROQ, f"Groq answered {status}")
     for sign, (fault, reason) in _BY_CODE.items():
@@ -98,6 +118,13 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict | Non
     if status == 403 and (not error or "network settings" in message):
         return Verdict(Fault.NETWORK, REFUSED_NETWORK)
     return Verdict(Fault.REQUEST, f"Request refused: {status} {code}".rstrip())
+
+
+def _level(dimension: str, limit: int, used: int) -> dict[str, Allowance]:
+    """What a refusal tells of the bucket that refused, to the unit; nothing of one that the pool does not keep."""
+    if dimension not in PERIODS or not limit or not used:
+        return {}
+    return {dimension: Allowance(limit, min(used / limit, 1.0) * PERIODS[dimension])}
 
 
 def unusable(error: Exception) -> Verdict:
@@ -139,11 +166,11 @@ def _number(text: str | None) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _cooldown(headers: Mapping[str, str], message: str) -> float | None:
+def _cooldown(headers: Mapping[str, str], message: str) -> float:
     told = _number(headers.get("retry-after"))
     if not told and (match := _TRY_AGAIN.search(message)):
         told = duration(match[1].rstrip("."))
-    return min(told, DAY) if told else None
+    return min(told or 0.0, DAY)
 
 
 def _error(body: bytes) -> dict[str, Any]:

@@ -1,17 +1,11 @@
-"""The connections to Groq: kept alive, one TLS context, no cookies, and no longer wait than there is patience."""
+"""The connections to Groq: kept alive, one TLS context, no cookies, and no answer that takes longer than it may."""
 
 import http.client
-import io
 import os
-import select
-import socket
 import ssl
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,21 +14,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from promptlord.errors import Broken, ReadTimeout
+from promptlord.groq.deadline import Deadline, TimedResponse, sending
+
 CONNECT_TIMEOUT = 5.0  # seconds; leaves time for another attempt
 ANSWER_MAX = 1 << 20  # bytes of a decoded answer; a completion has some kilobytes
 CHUNK_MAX = 1 << 16  # bytes passed on at once
-
-
-class Silence(Exception):
-    """Groq took the request and did not answer in time; sending it again might do the work twice."""
-
-
-class Broken(Exception):
-    """No usable answer came over the wire; it is safe to try another key."""
-
-
-class ClientLeft(Exception):
-    """The client has hung up: nobody will read the answer."""
 
 
 class _NeverSent(Broken):
@@ -45,77 +30,11 @@ class _Closed(http.client.RemoteDisconnected):
     """The same, as http.client's callers know it."""
 
 
-class Client(Protocol):
-    """Whom the answer is for."""
-
-    def fileno(self) -> int: ...
-
-    def left(self) -> bool: ...
-
-
-@dataclass
-class Patience:
-    """How long to wait for an answer's bytes: ``until`` an instant, or if that is ``None`` for ``silence`` seconds."""
-
-    until: float | None
-    silence: float = 0.0
-    client: Client | None = None
-
-    def seconds(self) -> float:
-        return self.silence if self.until is None else self.until - time.monotonic()
-
-
-_sending = threading.local()  # the ``patience`` of the request that this thread sends, for the connection it comes upon
-
-
-class _PatientReader(io.RawIOBase):
-    """A socket's bytes while the patience lasts: a socket's own time-out starts anew with every byte that drips in."""
-
-    def __init__(self, sock: socket.socket, patience: Patience) -> None:
-        self._sock, self._patience = sock, patience
-        self._raw = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if not (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
-            self._wait()
-        self._sock.settimeout(max(self._patience.seconds(), 0.001))
-        return self._raw.readinto(buffer)
-
-    def _wait(self) -> None:
-        """Return once there are bytes; raise ``TimeoutError`` or ``ClientLeft``."""
-        poll, client = select.poll(), self._patience.client
-        poll.register(self._sock, select.POLLIN)
-        if client:
-            poll.register(client.fileno(), select.POLLIN)
-        while ready := dict(poll.poll(max(self._patience.seconds(), 0.0) * 1000)):
-            if self._sock.fileno() in ready:
-                return
-            if client and client.left():
-                raise ClientLeft
-            if client:
-                poll.unregister(client.fileno())  # it sends its next request already
-        raise TimeoutError("no answer in time")
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _PatientResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, **kwargs: Any) -> None:
-        super().__init__(sock, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_PatientReader(sock, _sending.patience))
-
-
-class _Patient:
+class _Timed:
     """Bounds a whole answer, headers included, and knows a stale connection when it meets one."""
 
     answered = 0
-    response_class = _PatientResponse
+    response_class = TimedResponse
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
@@ -132,11 +51,11 @@ class _Patient:
         return response
 
 
-class _Http(_Patient, HTTPConnection):  # type: ignore[misc]
+class _Http(_Timed, HTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _Https(_Patient, HTTPSConnection):  # type: ignore[misc]
+class _Https(_Timed, HTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -163,8 +82,8 @@ class _Adapter(HTTPAdapter):
 class Answer:
     """What Groq answers, while it still comes in. Close it."""
 
-    def __init__(self, response: requests.Response, patience: Patience) -> None:
-        self.status, self.headers, self.patience = response.status_code, response.headers, patience
+    def __init__(self, response: requests.Response, deadline: Deadline) -> None:
+        self.status, self.headers, self.deadline = response.status_code, response.headers, deadline
         self._raw = response.raw
         self._first = b""
         self._body: bytes | None = None
@@ -172,19 +91,19 @@ class Answer:
         self._closing.callback(self._let_go)
 
     def read(self) -> bytes:
-        """The whole body, decoded. Raises ``Silence``, ``Broken`` or ``ClientLeft``."""
+        """The whole body, decoded. Raises ``ReadTimeout``, ``Broken`` or ``Disconnected``."""
         if self._body is None:
             with _translated():
                 self._body = self._raw.read(ANSWER_MAX, decode_content=True)
         return self._body
 
     def begin(self) -> bool:
-        """Wait for the body's first bytes, after which only silence ends the patience; false if there are none.
+        """Wait for the body's first bytes, after which only a read timeout ends it; false if there are none.
 
         Raises like ``read``.
         """
         self._first = self._next()
-        self.patience.until = None
+        self.deadline.at = None
         return bool(self._first)
 
     def chunks(self) -> Iterator[bytes]:
@@ -221,11 +140,11 @@ class Transport:
         self._base_url = base_url
 
     def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None, patience: Patience
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None, deadline: Deadline
     ) -> Answer:
         """Return the answer once its headers are here; a request that met a closed connection is sent once more.
 
-        Raises ``Silence``, ``Broken`` or ``ClientLeft``.
+        Raises ``ReadTimeout``, ``Broken`` or ``Disconnected``.
         """
         request = self._blank.copy()
         request.method, request.url = method, self._base_url + path
@@ -234,18 +153,18 @@ class Transport:
         if body is not None:
             request.headers["Content-Length"] = str(_length(body))
         try:
-            return self._send(request, patience)
+            return self._send(request, deadline)
         except _NeverSent:
-            return self._send(request, patience)
+            return self._send(request, deadline)
 
-    def _send(self, request: requests.PreparedRequest, patience: Patience) -> Answer:
+    def _send(self, request: requests.PreparedRequest, deadline: Deadline) -> Answer:
         if hasattr(request.body, "seek"):
             request.body.seek(0)  # type: ignore[union-attr]
-        _sending.patience = patience
-        left = max(patience.seconds(), 0.001)
+        sending.deadline = deadline
+        left = max(deadline.left(), 0.001)
         with _translated():
             response = self._adapter.send(request, stream=True, timeout=(min(left, CONNECT_TIMEOUT), left))
-        return Answer(response, patience)
+        return Answer(response, deadline)
 
 
 def _length(body: bytes | IO[bytes]) -> int:
@@ -258,7 +177,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (requests.ReadTimeout, ReadTimeoutError) as error:
-        raise Silence("no answer in time") from error
+        raise ReadTimeout("no answer in time") from error
     except (requests.RequestException, HTTPError) as error:
         raise (_NeverSent if _was_closed(error) else Broken)("it broke off") from error
 

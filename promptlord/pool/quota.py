@@ -1,146 +1,258 @@
-"""What one organization may do with one model: a cooldown, buckets that refill continuously, a queue."""
+"""The lane: what one organization may do with one model. Buckets that refill, calls in flight, a queue. Pure."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 RPM = "requests per minute"  # named as in the sentences of Groq's refusals
 TPM = "tokens per minute"
 RPD = "requests per day"
-PERIODS = {RPM: 60.0, TPM: 60.0, RPD: 86400.0}  # seconds
+TPD = "tokens per day"
+PERIODS = {RPM: 60.0, TPM: 60.0, RPD: 86400.0, TPD: 86400.0}  # seconds
+TOKENS = {TPM, TPD}  # the others count requests
+
+FREE_PLAN = {RPM: 30, TPM: 8000, RPD: 1000, TPD: 200_000}  # for each organization and model
+LAG = 0.25  # seconds that a call may take to reach Groq, the first one's handshakes included, from far away
+OVERESTIMATE = 2  # times the true tokens that an estimate may be
 
 
-def units(name: str, need: int) -> int:
-    """What a request of ``need`` tokens takes from the bucket ``name``."""
-    return need if name == TPM else 1
+class Room(NamedTuple):
+    """What a bulk request leaves in each bucket of a lane for presses to come."""
+
+    requests: float = 0.0
+    tokens: float = 0.0
 
 
-@dataclass
+NO_ROOM = Room()
+
+
+@dataclass(slots=True)
 class Bucket:
-    """Up to ``limit`` units, refilled from empty to full in ``period`` seconds, and full again at ``full_at``.
+    """Up to ``limit`` units, refilled from empty to full in ``period`` seconds.
 
-    ``lag``: seconds that a request may take to reach Groq, where its refill begins. Had one that met the bucket full
-    been longer on its way than a later one, the later would come too early for its slot.
+    ``full_at`` is GCRA's theoretical arrival time: when it would be full again, were nothing in flight. What was
+    reserved up to number ``reconciled`` is counted in it, for an answer has told so. ``presumed``: nobody has said
+    that there is such a limit; it is the free plan's.
     """
 
     limit: float
     period: float
     full_at: float = 0.0
-    lag: float = 0.0
+    reconciled: int = 0
+    presumed: bool = False
 
-    def refill(self, amount: float) -> float:
-        """Seconds that it takes to refill ``amount``."""
-        return amount * self.period / self.limit
+    def refill(self, units: float) -> float:
+        """Seconds that it takes to refill so many units."""
+        return units * self.period / self.limit
 
     def left(self, now: float) -> float:
         """Units that can be taken at once; below zero while overdrawn."""
         return self.limit * (1 - max(0.0, self.full_at - now) / self.period)
 
+    def believe(self, full_at: float, number: int) -> None:
+        """Take the word of an answer: it counts what was reserved up to ``number``. Of an old one only bad news."""
+        if number > self.reconciled:
+            self.full_at, self.reconciled = full_at, number
+        else:
+            self.full_at = max(self.full_at, full_at)
 
-@dataclass(frozen=True)
-class Allowance:
-    """What an answer's headers say of a bucket: its limit, and in how many seconds it would be full again."""
+
+class Allowance(NamedTuple):
+    """What an answer says of a bucket: its limit, and in how many seconds it would be full again."""
 
     limit: float
     full_in: float
 
 
-@dataclass
-class Booking:
-    """A request of ``need`` tokens that waits for its slot, until ``expires`` at the latest."""
+@dataclass(slots=True)
+class Flight:
+    """A call in flight since the instant ``at``; lost with its thread or machine if not settled by ``expires``."""
 
     number: int
-    need: int
+    tokens: int
+    at: float
+    expires: float
+
+
+@dataclass(slots=True)
+class Booking:
+    """A request that waits for its slot. ``latest``: the instant by which it was promised one."""
+
+    number: int
+    tokens: int
+    bulk: bool
+    latest: float
     expires: float
 
 
 @dataclass
 class Cooling:
-    """Until when something is out of rotation, why, and how many failures of its own it has had in a row."""
+    """Until when something is out of rotation, why, and how many failures of its own it has had in a row.
+
+    ``limited``: only by a limit of Groq's, so that it will be back then; else it will be tried again.
+    """
 
     until: float = 0.0
     streak: int = 0
     reason: str = ""
+    limited: bool = False
+
+    def cool(self, until: float, reason: str, *, limited: bool = False) -> None:
+        """Keep it out of rotation; never shortens a longer cooldown."""
+        if until > self.until:
+            self.until, self.reason, self.limited = until, reason, limited
+
+
+def units(name: str, tokens: int, limit: float) -> float:
+    """What a request of so many tokens takes from the bucket ``name``.
+
+    One that hardly fits waits for a full bucket, and Groq decides: tokens are estimated. One that can't fit, however
+    it was estimated, will be refused and cost nothing.
+    """
+    if name not in TOKENS:
+        return 1.0
+    return min(tokens, limit) if tokens <= OVERESTIMATE * limit else 0.0
 
 
 @dataclass
 class Lane(Cooling):
-    """One organization, one model. ``sent`` counts all that was ever taken, ``believed`` up to where headers knew."""
+    """One organization, one model. ``serves``: it has answered.
+
+    ``lacks``: the id of the key that was told last that there is no such model, empty if none was.
+    """
 
     buckets: dict[str, Bucket] = field(default_factory=dict)
+    flights: list[Flight] = field(default_factory=list)  # in the order of their numbers
     queue: list[Booking] = field(default_factory=list)
-    sent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PERIODS, 0.0))
-    believed: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PERIODS, 0.0))
+    serves: bool = False
+    lacks: str = ""
 
-    def ready_at(self, need: int, ahead: int | None = None) -> float:
-        """The instant from which a request of ``need`` tokens fits, after the first ``ahead`` of the queue (or all).
-
-        One that is larger than a bucket would never fit: it waits for a full one, and Groq decides.
-        """
-        needs = [booking.need for booking in self.queue[:ahead]] + [need]
+    def ready_at(self, now: float, tokens: int, ahead: Sequence["Booking"] = (), room: Room = NO_ROOM) -> float:
+        """The instant from which a request of so many tokens fits, behind what is in flight and ``ahead`` of it."""
         ready = self.until
         for name, bucket in self.buckets.items():
-            amount = sum(min(units(name, need), bucket.limit) for need in needs)
-            ready = max(ready, bucket.full_at + bucket.refill(amount) - bucket.period)
+            limit = bucket.limit
+            needed = units(name, tokens, limit)
+            if needed and room is not NO_ROOM:
+                needed = min(needed + (room.tokens if name in TOKENS else room.requests), limit)
+            for booking in ahead:
+                if booking.expires > now:
+                    needed += units(name, booking.tokens, limit)
+            since, full_at = self._with_flights(name, now) if self.flights else (0.0, bucket.full_at)
+            fits_at = full_at + (needed / limit - 1) * bucket.period
+            # It refills only from ``since`` on, so what fits then has fitted before.
+            if fits_at > ready and fits_at > since:
+                ready = fits_at
         return ready
 
-    def charge(self, need: int, now: float) -> dict[str, float]:
-        """Take what a request needs; return what has been taken by then, to be given to ``learn`` and ``refund``."""
+    def slots(self, now: float, line: Sequence["Booking"]) -> list[float]:
+        """The instants from which those in a line fit, one behind the other."""
+        slots = [self.until] * len(line)
         for name, bucket in self.buckets.items():
-            amount = min(units(name, need), bucket.limit)
-            bucket.full_at = max(bucket.full_at, now + bucket.lag) + bucket.refill(amount)
-        for name in PERIODS:
-            self.sent[name] += units(name, need)
-        return dict(self.sent)
+            since, full_at = self._with_flights(name, now)
+            for place, booking in enumerate(line):
+                if booking.expires > now:
+                    full_at += bucket.refill(units(name, booking.tokens, bucket.limit))
+                if since < full_at - bucket.period > slots[place]:
+                    slots[place] = full_at - bucket.period
+        return slots
 
-    def refund(self, need: int, sent: Mapping[str, float]) -> None:
-        """Give back what a refused request took, except where headers already knew better."""
+    def due_at(self, now: float, place: int, room: Room) -> float:
+        """When the one at this place of the queue may start. A bulk request leaves room, if all keep their slots."""
+        slots, booking = self.slots(now, self.queue), self.queue[place]
+        if not booking.bulk or room is NO_ROOM:
+            return slots[place]
+        to_spare = min(other.latest - slot for other, slot in zip(self.queue[place:], slots[place:], strict=True))
+        with_room = self.ready_at(now, booking.tokens, self.queue[:place], room)
+        return max(slots[place], min(with_room, slots[place] + to_spare))
+
+    def _with_flights(self, name: str, now: float) -> tuple[float, float]:
+        """Since when a bucket refills, and when it would be full, with all in flight that no answer has told of."""
+        bucket = self.buckets[name]
+        since, full_at = 0.0, bucket.full_at
+        for flight in self.flights:
+            if flight.number > bucket.reconciled and flight.expires > now:
+                if full_at < flight.at + LAG:  # it was full when this call came, which may be later than we think
+                    since = full_at = flight.at + LAG
+                full_at += bucket.refill(units(name, flight.tokens, bucket.limit))
+        return since, full_at
+
+    def place(self, now: float, tokens: int, bulk: bool) -> int:
+        """Where in the queue a request belongs: presses go before bulk requests, if no promise is broken by it."""
+        place = len(self.queue)
+        if bulk or not place or not self.queue[-1].bulk:
+            return place
+        later = self.slots(now, [Booking(0, tokens, False, math.inf, math.inf), *self.queue])
+        while place and self.queue[place - 1].bulk and later[place] <= self.queue[place - 1].latest:
+            place -= 1
+        return place
+
+    def land(self, number: int) -> None:
+        """End a flight or a booking, without a trace."""
+        for place, flight in enumerate(self.flights):
+            if flight.number == number:
+                del self.flights[place]
+                return
+        self.queue = [booking for booking in self.queue if booking.number != number]
+
+    def sweep(self, now: float) -> None:
+        """Forget what was lost with its thread or machine."""
+        self.flights = [flight for flight in self.flights if flight.expires > now]
+        self.queue = [booking for booking in self.queue if booking.expires > now]
+
+    def consume(self, number: int, tokens: int, at: float, now: float) -> None:
+        """Count a call that Groq admitted at that instant, in the buckets of which its answer does not tell."""
         for name, bucket in self.buckets.items():
-            if self.believed[name] < sent[name]:
-                bucket.full_at -= bucket.refill(min(units(name, need), bucket.limit))
+            if number > bucket.reconciled:
+                spent = bucket.refill(units(name, tokens, bucket.limit))
+                bucket.full_at = min(max(bucket.full_at, at) + spent, now + bucket.period)
 
-    def learn(self, told: Mapping[str, Allowance], sent: Mapping[str, float] | None, now: float) -> None:
-        """Believe the headers of an answer, unless those of a later request are known.
+    def learn(self, told: Mapping[str, Allowance], number: int, at: float, now: float) -> None:
+        """Believe what the answer to reservation ``number`` says of the buckets as they were at the instant ``at``."""
+        for name, (limit, full_in) in told.items():
+            bucket = self.buckets.setdefault(name, Bucket(limit, PERIODS[name]))
+            bucket.limit, bucket.presumed = limit, False
+            bucket.believe(min(at + full_in, now + bucket.period), number)
+            counted = self.buckets.get(RPM)
+            if counted and counted.presumed and limit > FREE_PLAN[name]:  # a paid plan
+                del self.buckets[RPM]
 
-        They count the requests up to their own, when ``sent`` had been taken; what was taken since is added. Without
-        ``sent`` they may be old: only bad news is believed.
-        """
-        for name, allowance in told.items():
-            full_at, known = now + allowance.full_in, self.buckets.get(name)
-            if sent is None:
-                full_at = max(full_at, known.full_at if known else 0.0)
-            elif (mark := min(sent[name], self.sent[name])) < self.believed[name]:
-                continue
-            else:
-                self.believed[name] = mark
-                full_at += (self.sent[name] - mark) * PERIODS[name] / allowance.limit
-            self.buckets[name] = Bucket(allowance.limit, PERIODS[name], full_at)
-
-    def refuse(self, name: str, need: int, seconds: float, now: float) -> None:
-        """Believe a refusal: this bucket has no room for such a request until ``seconds`` from now."""
+    def refuse(self, name: str, tokens: int, until: float, now: float) -> None:
+        """Believe a refusal without numbers: the bucket has no room for such a request until then."""
         if bucket := self.buckets.get(name):
-            full_at = now + seconds + bucket.period - bucket.refill(min(units(name, need), bucket.limit))
-            bucket.full_at = max(bucket.full_at, full_at)
+            spent = bucket.refill(units(name, tokens, bucket.limit))
+            bucket.full_at = max(bucket.full_at, min(until - spent, now) + bucket.period)
 
     def merge(self, other: "Lane", now: float) -> None:
         """Take over what another lane knows, now that both prove to be one; the worse news wins."""
-        if other.until > self.until:
-            self.until, self.reason = other.until, other.reason
+        self.cool(other.until, other.reason, limited=other.limited)
         self.streak = max(self.streak, other.streak)
-        for name, bucket in other.buckets.items():
-            mine = self.buckets.setdefault(name, Bucket(bucket.limit, bucket.period, lag=bucket.lag))
-            if name == RPM:  # counted here, for each apart: together they have used both
-                both = max(mine.full_at, now) + max(0.0, bucket.full_at - now)
-                mine.full_at = min(both, now + bucket.period)
-            else:
-                mine.full_at = max(mine.full_at, bucket.full_at)
+        for name, theirs in other.buckets.items():
+            if name not in self.buckets:
+                self.buckets[name] = theirs
+                continue
+            ours = self.buckets[name]
+            if ours.reconciled or theirs.reconciled:
+                ours.full_at = max(ours.full_at, theirs.full_at)
+                ours.reconciled = max(ours.reconciled, theirs.reconciled)
+            else:  # counted here, for each apart: together they have used both
+                both = max(ours.full_at, now) + max(0.0, theirs.full_at - now)
+                ours.full_at = min(both, now + ours.period)
+        self.flights = sorted(self.flights + other.flights, key=lambda flight: flight.number)
         self.queue = sorted(self.queue + other.queue, key=lambda booking: booking.number)
+        self.serves, self.lacks = self.serves or other.serves, self.lacks or other.lacks
 
-    def idle(self, now: float) -> bool:
-        """Whether forgetting it loses nothing."""
-        busy_until = max([self.until, *(bucket.full_at for bucket in self.buckets.values())])
-        return not self.queue and not self.streak and busy_until <= now
+    def busy_until(self) -> float:
+        """When there will be nothing left to remember of it but what it serves."""
+        if self.flights or self.queue:
+            return math.inf
+        return max([self.until, *(bucket.full_at for bucket in self.buckets.values())])
 
-    def copy(self) -> "Lane":
-        """The same at this instant, for whoever looks on."""
-        buckets = {name: replace(bucket) for name, bucket in self.buckets.items()}
-        return replace(self, buckets=buckets, queue=self.queue[:])
+    def seen(self, now: float) -> "Lane":
+        """A copy for whoever looks on, in whose buckets all that is in flight is counted."""
+        seen = replace(self, buckets={}, flights=[], queue=self.queue[:])
+        for name, bucket in self.buckets.items():
+            since, full_at = self._with_flights(name, now)
+            seen.buckets[name] = replace(bucket, full_at=full_at - max(0.0, since - now))
+        return seen

@@ -1,10 +1,16 @@
-"""What a pool remembers, and what of it may be shown: plain data."""
+"""What a pool remembers, what it is asked and told, and what of it may be shown: plain data."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
-from promptlord.pool.quota import Cooling, Lane
+from promptlord.pool.quota import NO_ROOM, Allowance, Cooling, Lane, Room
+
+FADES = 60.0  # seconds in which the memory of presses fades to a third
+AHEAD = 15.0  # seconds of presses, at the rate of late, that bulk requests leave room for
+FORGOTTEN = 0.1  # presses; when no more are remembered, no room is left for any
 
 
 @dataclass(frozen=True)
@@ -13,19 +19,110 @@ class Key:
 
     number: int
     secret: str = field(repr=False, compare=False)
+    id: str = field(init=False, repr=False, compare=False)  # in a state that machines share
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", hashlib.sha256(self.secret.encode()).hexdigest()[:16])
+
+    def __hash__(self) -> int:
+        return self.number
 
     @property
     def label(self) -> str:
         return f"#{self.number}"
 
-    @property
-    def id(self) -> str:
-        """What the key is called in a state that machines share, whatever its place in their lists."""
-        return hashlib.sha256(self.secret.encode()).hexdigest()[:16]
+
+# What is asked
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a request needs: so many tokens of the first of ``models`` that has room. ``bulk``: presses go first."""
+
+    models: Sequence[str]
+    tokens: int = 0
+    bulk: bool = False
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Leave to make one call with this key for this model. While ``booked``, only once ``start`` says so.
+
+    ``latest``: the instant by which a booked one was promised its slot. ``at``: when it was started.
+    """
+
+    key: Key
+    model: str
+    tokens: int
+    bulk: bool
+    latest: float
+    number: int = 0
+    booked: bool = False
+    at: float = 0.0
+    settled: bool = False
+
+
+# What is told
+
+
+class Scope(Enum):
+    """What cools."""
+
+    NOTHING = auto()
+    LANE = auto()  # the organization's, for this model
+    KEY = auto()  # for every model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reservation is settled with. As it stands by default, the call leaves no trace in the accounts."""
+
+    admitted: bool = False  # Groq has counted it
+    served: bool = False  # with an answer that could be used: the key has proved itself
+    cools: Scope = Scope.NOTHING
+    seconds: float = 0.0  # to cool; 0: the usual cooldown
+    limited: bool = False  # by a limit of Groq's: it will be back then; else it rests longer with each failure in a row
+    reason: str = ""
+    dimension: str = ""  # the bucket that refused
+    lacks: bool = False  # there is no such model, at least not for this organization
+    retires: bool = False  # there is no such model any more, for anybody
+    organization: str = field(default="", repr=False)
+    allowances: Mapping[str, Allowance] = field(default_factory=dict)
+    blamed: Sequence[Reservation] = ()  # failed the same request before, with what looked like Groq's own trouble
+
+
+NO_TRACE = Outcome()  # refused, never sent, or given up
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Keys of one organization, by the name we give it (``A``): the id is never shown."""
+
+    name: str
+    keys: Sequence[Key]
+
+
+@dataclass(frozen=True)
+class News:
+    """What followed from an outcome: failures that keys now have in a row, keys that prove to share an organization.
+
+    ``retired``: nobody serves the model, so it is passed over; ``known``: as it was before.
+    """
+
+    marked: Sequence[tuple[Key, int]] = ()
+    shared: Shared | None = None
+    retired: bool = False
+    known: bool = False
+
+
+NO_NEWS = News()
+
+
+# What is remembered
 
 
 @dataclass
-class Standing:
+class KeyRecord:
     """What is known of a key. ``owner``: its organization, its own id until that is known."""
 
     owner: str
@@ -36,19 +133,47 @@ class Standing:
 
 
 @dataclass
+class Presses:
+    """What the extension has needed of late: counts that fade, as of the instant ``at``."""
+
+    models: Sequence[str] = ()
+    count: float = 0.0
+    tokens: float = 0.0
+    at: float = 0.0
+
+    def add(self, demand: Demand, now: float) -> None:
+        fade = math.exp((self.at - now) / FADES)
+        self.models, self.at = demand.models, now
+        self.count, self.tokens = self.count * fade + 1, self.tokens * fade + demand.tokens
+
+    def room(self, model: str, lanes: int, now: float) -> Room:
+        """What a bulk request has to leave in a lane, which is one of so many that presses may use."""
+        count = self.count * math.exp((self.at - now) / FADES)
+        if model not in self.models or count < FORGOTTEN:
+            return NO_ROOM
+        requests = math.ceil(count * AHEAD / FADES / lanes)
+        return Room(requests, requests * self.tokens / self.count)
+
+
+@dataclass
 class State:
     """All that a pool remembers: plain data, so that it can be shared. Instants are the clock's."""
 
     started_at: float
-    turn: int = 0
-    bookings: int = 0
+    turn: int = 0  # place of the key whose turn it is
+    reservations: int = 0  # made so far; each has its number
     names: dict[str, str] = field(default_factory=dict)  # of organizations, where their ids must not be shown
-    keys: dict[str, Standing] = field(default_factory=dict)  # by id
+    keys: dict[str, KeyRecord] = field(default_factory=dict)  # by id
     lanes: dict[tuple[str, str], Lane] = field(default_factory=dict)  # by owner and model
+    retired: dict[str, float] = field(default_factory=dict)  # models that are passed over, and until when
+    presses: Presses = field(default_factory=Presses)
+
+
+# What may be shown
 
 
 @dataclass(frozen=True)
-class KeyState:
+class KeyView:
     """A key as it is shown. ``owner``: the name of its organization (``A``), its own label until that is known."""
 
     label: str
@@ -65,5 +190,5 @@ class Snapshot:
     now: float
     uptime: float
     per_minute: int
-    keys: Sequence[KeyState]
+    keys: Sequence[KeyView]
     lanes: Mapping[tuple[str, str], Lane]

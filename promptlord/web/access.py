@@ -15,6 +15,7 @@ from limits import parse_many
 from werkzeug.exceptions import Forbidden
 
 from promptlord.config import Config
+from promptlord.errors import TooOften
 
 OPEN_ENDPOINTS = {"static", "routes.health", "routes.status_report", "routes.status_page", "routes.favicon"}
 SECURITY_HEADERS = {
@@ -29,14 +30,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class TooOften(Exception):
-    """The client may call again in ``wait`` seconds; ``used_up``: not its shortest limit, but a longer one."""
-
-    def __init__(self, wait: float, *, used_up: bool) -> None:
-        super().__init__("used up" if used_up else "too fast")
-        self.wait, self.used_up = wait, used_up
-
-
 class Caller:
     """The client's connection, to notice that it has hung up or reads no more."""
 
@@ -46,7 +39,7 @@ class Caller:
     def fileno(self) -> int:
         return self._connection.fileno()
 
-    def left(self) -> bool:
+    def disconnected(self) -> bool:
         try:
             return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:

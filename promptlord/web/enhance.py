@@ -1,12 +1,16 @@
 """Prompt in, chat request out; completion in, enhanced prompt out. Pure."""
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
-from promptlord.groq.policy import CutOff, Fault, Unusable
+from promptlord.errors import CutOff, PromptError, Unusable
+from promptlord.groq.policy import Fault
+from promptlord.pool.state import Demand
 
 LONGEST = 5000  # characters
 SHORTEST = 2
@@ -42,10 +46,6 @@ _LABEL = re.compile(
 _FENCE = re.compile(r"\A```[^\n`]*\n(.*?)\n?```\Z", re.DOTALL)
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
-
-
-class PromptError(ValueError):
-    """The prompt can't be enhanced; the message tells the user why."""
 
 
 def checked(prompt: object) -> str:
@@ -84,27 +84,26 @@ class Enhancement:
     method: str = "POST"
     path: str = "/openai/v1/chat/completions"
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-    tells: Collection[Fault] = ()
+    passthrough: Collection[Fault] = ()
 
     @classmethod
     def of(cls, prompt: str, models: Sequence[str]) -> "Enhancement":
         return cls(prompt, models, min(LEAST_RESERVE + estimate(prompt), MOST_RESERVE))
 
-    @property
-    def need(self) -> int:
-        return TEMPLATE + estimate(SYSTEM) + estimate(self.prompt) + self.reserve
+    @cached_property
+    def demand(self) -> Demand:
+        return Demand(self.models, TEMPLATE + estimate(SYSTEM) + estimate(self.prompt) + self.reserve)
 
-    @property
-    def mark(self) -> int:
-        return hash(self.prompt)
+    def fingerprint(self) -> bytes:
+        return hashlib.blake2b(self.prompt.encode()).digest()
 
     def roomier(self) -> "Enhancement | None":
         reserve = min(self.reserve * MORE_ROOM, MOST_RESERVE)
         fits = reserve > self.reserve and not self.resized
         return replace(self, reserve=reserve, resized=True) if fits else None
 
-    def smaller(self, excess: int | None) -> "Enhancement | None":
-        reserve = self.reserve - (self.reserve // 2 if excess is None else excess)
+    def smaller(self, excess: int) -> "Enhancement | None":
+        reserve = self.reserve - (excess or self.reserve // 2)
         fits = reserve >= LEAST_RESERVE and not self.resized
         return replace(self, reserve=reserve, resized=True) if fits else None
 

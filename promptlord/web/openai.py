@@ -1,13 +1,14 @@
 """The pool as an OpenAI-compatible endpoint: bytes pass through both ways, with another key in between."""
 
 import errno
+import hashlib
 import hmac
 import io
 import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from shutil import copyfileobj
@@ -19,8 +20,11 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Unauthorized
 from werkzeug.formparser import FormDataParser
 
-from promptlord.groq.policy import Fault, Unusable, mask
-from promptlord.groq.transport import CHUNK_MAX, Answer, Broken, ClientLeft, Silence
+from promptlord.errors import Broken, Disconnected, ReadTimeout, Unusable
+from promptlord.groq import policy
+from promptlord.groq.policy import Fault, mask
+from promptlord.groq.transport import CHUNK_MAX, Answer
+from promptlord.pool.state import Demand
 from promptlord.web.access import caller
 from promptlord.web.enhance import estimate
 
@@ -37,7 +41,9 @@ METHODS = {
     "audio/speech": "POST",
     "models": "GET",
 }
-RESERVES = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+RESERVES = ("max_completion_tokens", "max_tokens", "max_output_tokens")  # of which Groq counts the largest
+# Tokens that Groq reserves where none is named; it does not say how many: reports have 1,024 or 2,048.
+DEFAULT_RESERVES = {"chat/completions": 1024, "responses": 1024}
 NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
 NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
 STATEFUL = ("files", "batches", "fine_tuning")
@@ -56,28 +62,28 @@ class PassThrough:
     method: str
     path: str
     headers: Mapping[str, str]
-    models: Sequence[str]
-    need: int
+    demand: Demand
     payload: bytes | IO[bytes] | None
-    tells: Collection[Fault] = field(default=frozenset({Fault.REQUEST, Fault.SIZE, Fault.MODEL}))
+    passthrough: Collection[Fault] = field(default=frozenset({Fault.REQUEST, Fault.SIZE, Fault.MODEL}))
 
-    @property
-    def mark(self) -> int:
-        return hash((self.path, self.payload))  # an upload's is its own: it is not recognized
+    def fingerprint(self) -> bytes:
+        if not isinstance(self.payload, bytes):
+            return b""  # an upload is not recognized: it would have to be read once more
+        return hashlib.blake2b(self.path.encode() + b"\n" + self.payload).digest()
 
     def body(self, model: str) -> bytes | IO[bytes] | None:
         return self.payload
 
     def read(self, answer: Answer) -> Answer:
         """Return the answer once its first bytes are here, until when another key could still be tried."""
-        if answer.status < 400 and not answer.begin():
+        if policy.is_good(answer.status) and not answer.begin():
             raise Unusable("empty")
         return answer
 
     def roomier(self) -> None:
         return None
 
-    def smaller(self, excess: int | None) -> None:
+    def smaller(self, excess: int) -> None:
         return None
 
 
@@ -121,8 +127,9 @@ def forward(path: str) -> Response:
     _check(path)
     service = current_app.extensions["promptlord"]
     client = caller()
-    with _payload() as (payload, model, need):
-        call = PassThrough(request.method, _upstream_path(path), _headers_up(), [model], need, payload)
+    with _payload(path) as (payload, model, need):
+        demand = Demand([model], need, bulk=True)
+        call = PassThrough(request.method, _upstream_path(path), _headers_up(), demand, payload)
         answer: Answer = service.upstream.fetch(call, client)
     if client:
         client.bound(service.config.request_timeout)
@@ -152,7 +159,7 @@ def _headers_up() -> dict[str, str]:
 
 
 @contextmanager
-def _payload() -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
+def _payload(path: str) -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
     """The request's body as it came, the model it names and the tokens that it needs."""
     if request.method == "GET":
         yield None, "", 0
@@ -162,7 +169,7 @@ def _payload() -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
             yield file, _name(_form_field(file, "model")), 0
     else:
         body = whole_body()
-        yield body, *_model_and_need(json_object(body))
+        yield body, *_model_and_need(json_object(body), path)
 
 
 def whole_body() -> bytes:
@@ -180,9 +187,10 @@ def json_object(body: bytes) -> dict[str, Any]:
     return data
 
 
-def _model_and_need(data: dict[str, Any]) -> tuple[str, int]:
-    reserve = next((data[name] for name in RESERVES if isinstance(data.get(name), int)), 0)
-    return _name(data.get("model")), min(_tokens(data) + max(reserve, 0), NEED_MAX)
+def _model_and_need(data: dict[str, Any], path: str) -> tuple[str, int]:
+    reserves = [data[name] for name in RESERVES if isinstance(data.get(name), int)]
+    reserve = max(0, *reserves) if reserves else DEFAULT_RESERVES.get(path, 0)
+    return _name(data.get("model")), min(_tokens(data) + reserve, NEED_MAX)
 
 
 def _name(value: object) -> str:
@@ -246,7 +254,7 @@ def _is_compressed(answer: Answer) -> bool:
 def _bytes(answer: Answer) -> Iterator[bytes]:
     try:
         yield from answer.chunks()
-    except (Broken, Silence, ClientLeft) as error:
+    except (Broken, ReadTimeout, Disconnected) as error:
         # gunicorn cuts the connection, so that the client sees what it has is not all; other errors it would log.
         raise ConnectionResetError(errno.ECONNRESET, "the answer broke off") from error
 
@@ -262,11 +270,11 @@ def _events(answer: Answer) -> Iterator[bytes]:
                 yield _masked(bytes(rest[: max(ends)]))
                 del rest[: max(ends)]
         yield bytes(rest)
-    except (Broken, Silence):
+    except (Broken, ReadTimeout):
         told = {"error": error(502, "The stream from Groq broke off")}
         yield f"event: error\ndata: {json.dumps(told)}\n\n".encode()
-    except ClientLeft as left:
-        raise ConnectionResetError(errno.ECONNRESET, "the client has left") from left
+    except Disconnected as hung_up:
+        raise ConnectionResetError(errno.ECONNRESET, "the client has disconnected") from hung_up
 
 
 def _masked(events: bytes) -> bytes:

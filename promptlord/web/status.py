@@ -5,12 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from promptlord.pool.quota import PERIODS, RPM, Bucket, Lane, units
-from promptlord.pool.state import KeyState, Snapshot
+from promptlord.pool.quota import PERIODS, RPM, TOKENS, TPD, Bucket, Lane
+from promptlord.pool.state import KeyView, Snapshot
 from promptlord.web.enhance import Enhancement
 
-LEAST = Enhancement.of("", ()).need  # tokens; with room for so many a key is ready
-USUAL = Enhancement.of("x" * 200, ()).need  # tokens; what the forecast counts in
+LEAST = Enhancement.of("", ()).demand.tokens  # tokens; with room for so many a key is ready
+USUAL = Enhancement.of("x" * 200, ()).demand.tokens  # tokens; what the forecast counts in
+UNKNOWN = {TPD: "known once Groq has refused for it"}  # no header tells it
 SPAN = 60.0  # seconds that the forecast looks ahead
 
 
@@ -61,13 +62,13 @@ def _lanes(pool: Snapshot, model: str) -> dict[str, Lane]:
     return {owner: replace(lane, buckets=usual | lane.buckets) for owner, lane in lanes.items()}
 
 
-def _key(key: KeyState, lanes: Mapping[str, Lane], models: Sequence[str], now: float) -> dict[str, Any]:
-    waits = {model: round(max(0.0, lane.ready_at(LEAST) - now), 1) for model, lane in lanes.items()}
-    pauses = [_pause(model, _why(lanes[model], now), wait) for model, wait in waits.items() if wait]
+def _key(key: KeyView, lanes: Mapping[str, Lane], models: Sequence[str], now: float) -> dict[str, Any]:
+    waits = {model: round(max(0.0, lane.ready_at(now, LEAST) - now), 1) for model, lane in lanes.items()}
+    pauses = [_pause(model, *_why(lanes[model], now), wait) for model, wait in waits.items() if wait]
     ready_in, cools = min(waits[model] for model in models), any(lane.until > now for lane in lanes.values())
     if key.cooling.until > now:
         ready_in, cools = round(key.cooling.until - now, 1), True
-        pauses = [_pause("", key.cooling.reason, ready_in)]
+        pauses = [_pause("", key.cooling.reason, key.cooling.limited, ready_in)]
     return {
         "label": key.label,
         "state": ("cooling" if cools else "used up") if ready_in else "partly ready" if pauses else "ready",
@@ -79,17 +80,18 @@ def _key(key: KeyState, lanes: Mapping[str, Lane], models: Sequence[str], now: f
     }
 
 
-def _pause(model: str, reason: str, seconds: float) -> dict[str, Any]:
-    then = "back in" if reason.endswith(("used up", "reached")) else "tried again in"
+def _pause(model: str, reason: str, limited: bool, seconds: float) -> dict[str, Any]:
+    then = "back in" if limited else "tried again in"
     return {"model": model, "reason": reason, "then": then, "seconds": seconds}
 
 
-def _why(lane: Lane, now: float) -> str:
+def _why(lane: Lane, now: float) -> tuple[str, bool]:
+    """The reason why a lane is not ready, and whether it will be, once that is over."""
     if lane.until > now:
-        return lane.reason
+        return lane.reason, lane.limited
     alone = (replace(lane, buckets={name: bucket}) for name, bucket in lane.buckets.items())
-    (scarcest,) = max(alone, key=lambda lane: lane.ready_at(LEAST)).buckets
-    return f"{scarcest} used up"
+    (scarcest,) = max(alone, key=lambda lane: lane.ready_at(now, LEAST)).buckets
+    return f"{scarcest} used up", True
 
 
 def _forecast(lanes: Mapping[str, Lane], able: Collection[str], now: float) -> int:
@@ -98,7 +100,8 @@ def _forecast(lanes: Mapping[str, Lane], able: Collection[str], now: float) -> i
     for lane in (lane for owner, lane in lanes.items() if owner in able):
         begin = max(lane.until, now)
         room = [
-            (bucket.left(begin) + bucket.limit * (end - begin) / bucket.period) // min(units(name, USUAL), bucket.limit)
+            (bucket.left(begin) + bucket.limit * (end - begin) / bucket.period)
+            // (min(USUAL, bucket.limit) if name in TOKENS else 1)
             for name, bucket in lane.buckets.items()
         ]
         total += max(0, int(min(room)) - len(lane.queue)) if begin < end else 0
@@ -109,7 +112,7 @@ def _bar(name: str, lanes: Mapping[str, Lane], able: Collection[str], now: float
     """What all together have left in the bucket ``name``."""
     buckets = {owner: lane.buckets[name] for owner, lane in lanes.items() if name in lane.buckets}
     if not buckets:
-        return {"name": name, "left": None, "limit": None, "text": "known after the first answer"}
+        return {"name": name, "left": None, "limit": None, "text": UNKNOWN.get(name, "known after the first answer")}
     limit = int(sum(bucket.limit for bucket in buckets.values()))
     left = int(sum(max(0.0, bucket.left(now)) for owner, bucket in buckets.items() if owner in able))
     return {"name": name, "left": left, "limit": limit, "text": f"{left:,} of {limit:,} left"}
@@ -123,7 +126,7 @@ def _headline(ready: int, keys: int) -> str:
     return f"{ready} of {keys} keys {'is' if ready == 1 else 'are'} ready"
 
 
-def _shared(keys: Sequence[KeyState]) -> str:
+def _shared(keys: Sequence[KeyView]) -> str:
     owners: dict[str, list[str]] = {}
     for key in keys:
         owners.setdefault(key.owner, []).append(key.label)

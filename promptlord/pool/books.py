@@ -1,0 +1,63 @@
+"""A pool's state at one instant, with what the pool was told when it was made: all that a decision may look at."""
+
+from dataclasses import dataclass
+
+from promptlord.pool.quota import FREE_PLAN, PERIODS, RPM, Bucket, Lane
+from promptlord.pool.state import Key, KeyRecord, Reservation, State
+
+MANY = 1000  # lanes, beyond which idle ones are forgotten: clients choose the models' names
+
+
+@dataclass(frozen=True)
+class Rules:
+    """``cooldown``: seconds that a failed key rests where Groq names no time. ``timeout``: of a call, in seconds.
+
+    ``per_minute``: requests that a lane admits; 0: as many as one likes; ``None``: the free plan's, while the
+    answers' headers show no other plan.
+    """
+
+    keys: tuple[Key, ...]
+    cooldown: float
+    per_minute: int | None
+    timeout: float
+
+    def counted(self) -> dict[str, Bucket]:
+        """The requests a minute of a new lane, which no header tells."""
+        if self.per_minute is None:
+            return {RPM: Bucket(FREE_PLAN[RPM], PERIODS[RPM], presumed=True)}
+        return {RPM: Bucket(self.per_minute, PERIODS[RPM])} if self.per_minute else {}
+
+
+@dataclass(slots=True)
+class Books:
+    """The state at the instant ``now``."""
+
+    rules: Rules
+    state: State
+    now: float
+
+    def record(self, key: Key) -> KeyRecord:
+        """What is known of a key; one that the state does not know is new."""
+        return self.state.keys.get(key.id) or self.state.keys.setdefault(key.id, KeyRecord(owner=key.id))
+
+    def lane(self, key: Key, model: str) -> Lane:
+        """The lane of the key's organization for the model, a new one if there is none yet."""
+        name, lanes = (self.record(key).owner, model), self.state.lanes
+        if lane := lanes.get(name):
+            return lane
+        if len(lanes) >= MANY:
+            for idle in sorted(lanes, key=lambda name: lanes[name].busy_until())[: MANY // 10]:
+                del lanes[idle]
+        return lanes.setdefault(name, Lane(buckets=self.rules.counted()))
+
+    def number(self, reservation: Reservation) -> None:
+        """Give it the next number: what was begun later has a greater one."""
+        self.state.reservations += 1
+        reservation.number = self.state.reservations
+
+    def owners(self) -> dict[str, list[Key]]:
+        """The keys by organization; one whose organization is not known yet is an organization of its own."""
+        owners: dict[str, list[Key]] = {}
+        for key in self.rules.keys:
+            owners.setdefault(self.record(key).owner, []).append(key)
+        return owners

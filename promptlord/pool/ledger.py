@@ -1,0 +1,114 @@
+"""What became of a call: the account of a reservation is settled in one step, with all that its answer told. Pure."""
+
+from collections.abc import Sequence
+
+from promptlord.pool.books import MANY, Books
+from promptlord.pool.quota import LAG, Cooling, Lane
+from promptlord.pool.state import NO_NEWS, Key, KeyRecord, News, Outcome, Reservation, Scope, Shared
+
+LONGEST_COOLDOWN = 3600.0  # seconds; where doubling ends
+RETIREMENT = 600.0  # seconds for which a model that nobody serves is passed over
+
+
+def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
+    """End a reservation; see ``KeyPool.settle``."""
+    if reservation.settled:
+        return NO_NEWS
+    reservation.settled = True
+    key, now = reservation.key, books.now
+    lane = books.lane(key, reservation.model)
+    lane.land(reservation.number)
+    shared = None
+    if outcome.organization:
+        shared = _join(books, key, outcome.organization)
+        lane = books.lane(key, reservation.model)
+    at = min(now, reservation.at + LAG)  # when Groq admitted or refused the call, and stamped its headers
+    if outcome.allowances:
+        lane.learn(outcome.allowances, reservation.number, at, now)
+    if outcome.admitted:
+        lane.consume(reservation.number, reservation.tokens, at, now)
+    if outcome.served:
+        _credit(books, reservation, lane)
+        return News(_blame(books, key, outcome.blamed)) if outcome.blamed else NO_NEWS
+    if outcome.lacks:
+        lane.lacks = key.id
+    retired = outcome.retires or (outcome.lacks and _nobody_serves(books, reservation.model))
+    known = retired and _retire(books, reservation.model)
+    fails = outcome.cools is not Scope.NOTHING and not retired
+    marked = [(key, _punish(books, reservation, lane, outcome))] if fails else []
+    return News(marked, shared, retired, known)
+
+
+def _credit(books: Books, reservation: Reservation, lane: Lane) -> None:
+    """The key has proved itself: nothing counts against it any more, but a cooldown that runs goes on."""
+    record = books.record(reservation.key)
+    record.fails = record.cooling.streak = lane.streak = 0
+    lane.serves, lane.lacks = True, ""
+    books.state.retired.pop(reservation.model, None)
+
+
+def _blame(books: Books, served: Key, earlier: Sequence[Reservation]) -> list[tuple[Key, int]]:
+    """Those that failed a request that another key then served are to blame, and not Groq."""
+    blamed = dict.fromkeys(reservation.key for reservation in earlier if reservation.key != served)
+    for key in blamed:
+        books.record(key).cooling.cool(books.now + books.rules.cooldown, "failed where another key succeeded")
+    return [(key, _fail(books.record(key))) for key in blamed]
+
+
+def _punish(books: Books, reservation: Reservation, lane: Lane, outcome: Outcome) -> int:
+    """Let what failed cool; return the key's failures since its last success."""
+    record = books.record(reservation.key)
+    cooling: Cooling = lane if outcome.cools is Scope.LANE else record.cooling
+    seconds = outcome.seconds or books.rules.cooldown
+    if not outcome.limited:
+        seconds = max(seconds, min(seconds * 2.0 ** min(cooling.streak, 16), LONGEST_COOLDOWN))
+        cooling.streak += 1
+    if outcome.dimension and outcome.dimension not in outcome.allowances:
+        lane.refuse(outcome.dimension, reservation.tokens, books.now + seconds, books.now)
+    cooling.cool(books.now + seconds, outcome.reason, limited=outcome.limited)
+    return _fail(record)
+
+
+def _fail(record: KeyRecord) -> int:
+    record.failures += 1
+    record.fails += 1
+    return record.fails
+
+
+def _nobody_serves(books: Books, model: str) -> bool:
+    """Whether every organization that was asked for the model lacks it: two at least, or all there are."""
+    asked = [lane for (_, name), lane in books.state.lanes.items() if name == model and (lane.serves or lane.lacks)]
+    return all(lane.lacks for lane in asked) and len(asked) >= min(2, len(books.owners()))
+
+
+def _retire(books: Books, model: str) -> bool:
+    """Pass the model over for a while; return whether it was already. No key is to blame, nor was one before."""
+    retired, now = books.state.retired, books.now
+    known = retired.get(model, 0.0) > now
+    if len(retired) >= MANY:
+        del retired[min(retired, key=lambda name: retired[name])]
+    retired[model] = now + RETIREMENT
+    for (_, name), lane in books.state.lanes.items():
+        if name == model and lane.lacks and lane.streak:
+            lane.until, lane.streak = 0.0, 0
+            record = books.state.keys[lane.lacks]
+            record.fails = max(0, record.fails - 1)
+    return known
+
+
+def _join(books: Books, key: Key, organization: str) -> Shared | None:
+    """Note whose ``key`` is; its lanes become the organization's. Return what is news: that several keys share it."""
+    state, record, own = books.state, books.record(key), key.id
+    if record.owner != own:
+        return None
+    record.owner = organization
+    for owner, model in [name for name in state.lanes if name[0] == own]:
+        lane = state.lanes.pop((owner, model))
+        if known := state.lanes.get((organization, model)):
+            known.merge(lane, books.now)
+        else:
+            state.lanes[organization, model] = lane
+    count = len(state.names)
+    name = state.names.setdefault(organization, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[count % 26] * (count // 26 + 1))
+    mates = books.owners()[organization]
+    return Shared(name, mates) if len(mates) > 1 else None
