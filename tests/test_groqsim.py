@@ -524,22 +524,22 @@ def test_what_was_reserved_and_not_used_may_be_given_back(clock, refund, left):
         assert ratelimit(caller.chat(max_completion_tokens=55))["remaining-tokens"] == left
 
 
-def test_a_hundred_at_once_are_counted_one_by_one(clock):
-    with GroqSim(KEYS, Limits(rpm=60, tpm=None), clock=clock, latency=0.05) as sim:
-        barrier, statuses = threading.Barrier(100), []
+def test_many_at_once_are_counted_one_by_one(clock):
+    with GroqSim(KEYS, Limits(rpm=20, tpm=None), clock=clock, latency=0.02) as sim:
+        barrier, statuses = threading.Barrier(30), []
 
         def call() -> None:
             with (caller := Caller(sim)).session:
                 barrier.wait()
                 statuses.append(caller.chat().status_code)
 
-        threads = [threading.Thread(target=call) for _ in range(100)]
+        threads = [threading.Thread(target=call) for _ in range(30)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    assert (statuses.count(200), statuses.count(429), len(sim.calls)) == (60, 40, 100)
+    assert (statuses.count(200), statuses.count(429), len(sim.calls)) == (20, 10, 30)
 
 
 # What it remembers
@@ -721,7 +721,7 @@ def test_a_close_ends_the_connection_without_an_answer(caller):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("fault", [Trouble.stall(0.05), Trouble.stall_body(0.05), Trouble.drip(0.00001)])
+@pytest.mark.parametrize("fault", [Trouble.stall(0.02), Trouble.stall_body(0.02), Trouble.drip(0.00001)])
 def test_slow_answers_arrive_whole(caller, fault, stream):
     caller.sim.reply = lambda request: "hm"
     caller.sim.order(fault)
@@ -738,7 +738,7 @@ def test_a_stall_is_silence(sim):
     sim.order(Trouble.stall(30))
 
     with connected(sim) as client:
-        client.settimeout(0.05)
+        client.settimeout(0.02)
         with pytest.raises(TimeoutError):
             client.recv(1)
 
@@ -749,8 +749,8 @@ def test_a_stalled_body_begins(sim):
     sim.order(Trouble.stall_body(30))
 
     with connected(sim) as client:
-        client.settimeout(0.05)
         head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+        client.settimeout(0.02)
         with pytest.raises(TimeoutError):
             client.recv(1)
 
