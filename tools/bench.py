@@ -12,7 +12,7 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -136,7 +136,7 @@ class Result:
     @property
     def waits(self) -> list[float]:
         """Seconds that the delivered ones spent neither with Groq nor on the way."""
-        with_groq = Counter[str]()
+        with_groq: defaultdict[str, float] = defaultdict(float)
         for call in self.calls:
             with_groq[call.prompt] += self.scenario.latency(call.key)
         return [visit.seconds - with_groq[visit.prompt] for visit in self.delivered]
@@ -162,7 +162,7 @@ class Result:
         return sum(since <= end < self.seconds for end in ends) * 60 / (self.seconds - since)
 
 
-RPM_ONLY = {"models": MODELS[:1], "limits": Limits(30, None, None)}
+RPM_ONLY = Limits(30, None, None, None)
 ALL_ANSWERED = Must("100 % answered", lambda result: result.answered == 1)
 SCENARIOS = (
     Scenario(
@@ -172,14 +172,14 @@ SCENARIOS = (
     ),
     Scenario(
         "rpm", "three organizations, RPM the only limit, one model, 90 %", 81, "abc",
-        [ALL_ANSWERED, Must("0 refusals", lambda result: not result.refusals)], **RPM_ONLY,
+        [ALL_ANSWERED, Must("0 refusals", lambda result: not result.refusals)], MODELS[:1], RPM_ONLY,
     ),
     Scenario(
         "overload", "the same, 150 %", 135, "abc",
         [Must("≥ 98 % of allowed", lambda result: result.used >= 0.98),
          Must("refusals ≤ 2 % of calls", lambda result: result.refusals <= 0.02 * len(result.calls)),
          Must("503s say when", lambda result: result.told_when),
-         Must("retries served", lambda result: set(result.again) <= {200})], **RPM_ONLY,
+         Must("retries served", lambda result: set(result.again) <= {200})], MODELS[:1], RPM_ONLY,
     ),
     Scenario(
         "free", "three organizations, free limits", 90, "abc",

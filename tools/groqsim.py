@@ -178,7 +178,7 @@ def completion(call: "Received", text: str, finish: str, said: int) -> dict[str,
     calls = tool_calls(as_chat(call.json))
     hidden = call.json.get("include_reasoning") is False
     reasoning = {} if hidden else {"reasoning": "The user wants a better prompt."}
-    message = {"role": "assistant", "content": text, **reasoning}
+    message: dict[str, Any] = {"role": "assistant", "content": text, **reasoning}
     if calls:
         message, finish = {"role": "assistant", "tool_calls": calls, **reasoning}, "tool_calls"
     usage = {"prompt_tokens": call.prompt_tokens, "completion_tokens": said, "total_tokens": call.prompt_tokens + said}

@@ -124,7 +124,9 @@ def _threads(count: int) -> list[str]:
     settings = {"keys": KEYS, "limits": Limits(None, None, None), "chunk_pause": PAUSE}
     with groq(settings, {}) as slow, started(slow.url, count) as served:
         alone, _ = _stream(_direct(slow.url))
-        before, taken, seen = _memory(served.worker), [], []
+        before = _memory(served.worker)
+        taken: list[tuple[float, int]] = []
+        seen: list[float] = []
 
         def look() -> None:
             time.sleep(alone / 2)

@@ -41,7 +41,8 @@ class Groq:
 
     def calls(self) -> list[Seen]:
         self._pipe.send("calls")
-        return self._pipe.recv()
+        calls: list[Seen] = self._pipe.recv()
+        return calls
 
 
 def _simulate(pipe: Connection, settings: Mapping[str, Any], faults: Mapping[str, str]) -> None:
