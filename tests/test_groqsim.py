@@ -378,7 +378,7 @@ def test_tokens_refill_to_the_instant(caller, clock):
     assert refused.status_code == 429
     assert message(refused) == (
         f"Rate limit reached for model `{MODEL}` in organization `org_x` service tier `on_demand` on tokens per minute "
-        f"(TPM): Limit 8000, Used 7702, Requested 300. Please try again in 10ms. {UPGRADE}"
+        f"(TPM): Limit 8000, Used 7702, Requested 300. Please try again in 15ms. {UPGRADE}"
     )
     assert refused.headers["retry-after"] == "1"
     assert ratelimit(refused)["remaining-tokens"] == "298"
@@ -400,7 +400,7 @@ def test_requests_refill_one_every_two_seconds(caller, clock):
 
     refused = caller.chat()
     clock.advance(1.999)
-    assert caller.chat().status_code == 429
+    assert "Please try again in 1ms." in message(caller.chat())
     clock.advance(0.001)
     assert caller.chat().status_code == 200
 
@@ -445,17 +445,48 @@ def test_a_day_of_requests_used_up(caller):
 
 
 def test_a_day_of_tokens_used_up_has_a_sentence_but_no_header(caller):
-    caller.sim.limits = Limits(tpm=None, tpd=100_000)
-    caller.chat(max_completion_tokens=65_436)
-    caller.chat(max_completion_tokens=31_414)  # 97,050 in all
+    spend_the_day(caller)
 
-    refused = caller.chat(max_completion_tokens=3519)
+    refused = caller.chat(max_completion_tokens=2579)
 
-    assert (
-        "on tokens per day (TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need"
-    ) in message(refused)
-    assert refused.headers["retry-after"] == "579"
+    assert refused.json()["error"] == {
+        "message": f"Rate limit reached for model `{MODEL}` in organization `org_x` service tier `on_demand` on tokens "
+        f"per day (TPD): Limit 200000, Used 199754, Requested 2679. Please try again in 17m31.056s. {UPGRADE}",
+        "type": "tokens",
+        "code": "rate_limit_exceeded",
+    }
+    assert refused.headers["retry-after"] == "1052"
     assert ratelimit(refused).keys() == {"limit-requests", "remaining-requests", "reset-requests"}
+
+
+def test_tokens_of_a_day_refill_too_and_are_counted_whole(caller, clock):
+    spend_the_day(caller)
+
+    clock.advance(0.4)  # of 0.432 for a token
+    assert "Used 199754, Requested 2679. Please try again in 17m31.056s." in message(
+        caller.chat(max_completion_tokens=2579)
+    )
+    clock.advance(1050.65)
+    assert "Used 197322, Requested 2679. Please try again in 432ms." in message(caller.chat(max_completion_tokens=2579))
+    clock.advance(0.006)
+    assert caller.chat(max_completion_tokens=2579).status_code == 200
+
+
+def spend_the_day(caller: Caller) -> None:
+    """199,754 of the free plan's 200,000 tokens, all at once."""
+    caller.sim.limits = Limits(tpm=None)
+    for most in (65_536, 65_536, 65_536, 2746):
+        assert caller.chat(max_completion_tokens=most).status_code == 200
+
+
+def test_a_day_may_be_used_up_while_the_minute_shows_plenty(caller):
+    caller.sim.limits = Limits(tpd=500)
+    caller.chat()
+
+    refused = caller.chat()
+
+    assert "(TPD): Limit 500, Used 300, Requested 300." in message(refused)
+    assert ratelimit(refused)["remaining-tokens"] == "7700"
 
 
 def test_more_than_a_minute_holds_is_too_large_for_good(caller):

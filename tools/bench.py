@@ -83,7 +83,8 @@ class Scenario:
         """Enhancements that the buckets of all usable lanes admit, full at first; the last come may wait a while."""
         lanes = (len(set(self.organizations)) - len(self.faults)) * len(self.models)
         calls, tokens = mean_cost([prompt for _, prompt in self.arrivals(seconds)])
-        needs = ((self.limits.rpm, 60, calls), (self.limits.tpm, 60, tokens), (self.limits.rpd, 86400, calls))
+        needs = [(self.limits.rpm, 60, calls), (self.limits.rpd, 86400, calls)]
+        needs += [(self.limits.tpm, 60, tokens), (self.limits.tpd, 86400, tokens)]
         return lanes * min(limit * (1 + (seconds + PATIENCE) / period) / need for limit, period, need in needs if limit)
 
 

@@ -299,19 +299,23 @@ def sse(data: dict[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Limits:
-    """Requests and tokens per minute and day, of one organization for one model; ``None``: no such limit."""
+    """Requests and tokens per minute and day, of one organization for one model; ``None``: no such limit.
+
+    By default those of the free plan. A paid one has ``Limits(1000, 250_000, 500_000, None)`` or so.
+    """
 
     rpm: int | None = 30
     tpm: int | None = 8000
     rpd: int | None = 1000
-    tpd: int | None = None
+    tpd: int | None = 200_000
 
 
 class Meter:
-    """An allowance that starts full and refills continuously, ``limit`` in ``period`` seconds."""
+    """An allowance that starts full and refills continuously, ``limit`` in its dimension's period."""
 
-    def __init__(self, limit: int, period: float, now: float) -> None:
-        self.limit, self._period = limit, period
+    def __init__(self, dimension: str, limit: int, now: float) -> None:
+        _, self._kind, self._period = DIMENSIONS[dimension]
+        self.limit = limit
         self._level, self._at = float(limit), now
 
     def level(self, now: float) -> float:
@@ -324,8 +328,8 @@ class Meter:
         return math.floor(self.level(now) + SLACK)
 
     def ready_in(self, need: float, now: float) -> float:
-        """Seconds until ``need`` is there."""
-        missing = need - self.level(now)
+        """Seconds until ``need`` is there; Groq counts tokens whole, but tells of parts of a request."""
+        missing = need - (self.remaining(now) if self._kind == "tokens" else self.level(now))
         return missing * self._period / self.limit if missing > SLACK else 0.0
 
 
@@ -349,7 +353,7 @@ class Account:
 
     def __init__(self, limits: Limits, now: float) -> None:
         sizes = {name: getattr(limits, name.lower()) for name in DIMENSIONS}
-        self._buckets = {name: Meter(size, DIMENSIONS[name][2], now) for name, size in sizes.items() if size}
+        self._buckets = {name: Meter(name, size, now) for name, size in sizes.items() if size}
 
     def charge(self, tokens: int, now: float) -> Shortage | None:
         """Take one request and its tokens; or nothing at all, and return which bucket is short."""

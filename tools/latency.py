@@ -24,6 +24,7 @@ PAUSE = 0.05  # seconds between a stream's events
 KEYS = {f"gsk_{number}": f"org_{number}" for number in range(3)}
 TOKEN = "token"
 MILLISECONDS = 1000
+UNLIMITED = Limits(None, None, None, None)
 
 
 class Place(NamedTuple):
@@ -35,7 +36,7 @@ class Place(NamedTuple):
 
 def latency() -> str:
     """Measure, and return tables in Markdown."""
-    with groq({"keys": KEYS, "limits": Limits(None, None, None)}, {}) as plain, started(plain.url, 64) as served:
+    with groq({"keys": KEYS, "limits": UNLIMITED}, {}) as plain, started(plain.url, 64) as served:
         calls = pairs(_direct(plain.url), Place(served.port, TOKEN), stream=False)
         streams = pairs(_direct(plain.url), Place(served.port, TOKEN), stream=True)
         per_second, cpu = load(served)
@@ -121,7 +122,7 @@ def load(served: Service) -> tuple[float, float]:
 
 def _threads(count: int) -> list[str]:
     """A row for this number of threads, under ``STREAMS`` streams at a time."""
-    settings = {"keys": KEYS, "limits": Limits(None, None, None), "chunk_pause": PAUSE}
+    settings = {"keys": KEYS, "limits": UNLIMITED, "chunk_pause": PAUSE}
     with groq(settings, {}) as slow, started(slow.url, count) as served:
         alone, _ = _stream(_direct(slow.url))
         before = _memory(served.worker)
