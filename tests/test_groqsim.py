@@ -166,6 +166,15 @@ def test_what_does_not_fit_is_cut_and_reasoning_eats_first(clock, most, text, fi
     assert answer["usage"]["completion_tokens"] == tokens
 
 
+@pytest.mark.parametrize(("text", "finish"), [(984, "stop"), (985, "length")])
+def test_without_a_maximum_only_what_is_longer_than_the_default_is_cut(clock, text, finish):
+    with GroqSim(KEYS, clock=clock, reply=lambda request: "abcd" * text) as sim:
+        answer = Caller(sim).chat(max_completion_tokens=None).json()
+
+    assert answer["choices"][0]["finish_reason"] == finish
+    assert answer["usage"]["completion_tokens"] == 1024
+
+
 def test_a_stream_tells_the_same_text_chunk_by_chunk(caller):
     whole = content(caller.chat())
     streamed = caller.chat(stream=True)
@@ -209,6 +218,14 @@ def test_chunks_arrive_one_by_one(sim):
         ({"model": MODEL, "messages": ["hi"]}, "'messages' : one or more objects are needed"),
         (
             {"model": MODEL, "messages": SAID, "max_completion_tokens": 0},
+            "`max_completion_tokens` must be between `1` and `65536`",
+        ),
+        (
+            {"model": MODEL, "messages": SAID, "max_completion_tokens": 9, "max_tokens": "9"},
+            "`max_completion_tokens` must be between `1` and `65536`",
+        ),
+        (
+            {"model": MODEL, "messages": SAID, "max_tokens": 10**400},
             "`max_completion_tokens` must be between `1` and `65536`",
         ),
     ],
@@ -511,11 +528,70 @@ def test_too_large_is_said_even_when_requests_are_used_up(caller):
     assert caller.chat(max_completion_tokens=8900).status_code == 413
 
 
-def test_without_a_maximum_the_models_own_is_reserved(caller):
-    response = caller.chat(max_completion_tokens=None)
+@pytest.mark.parametrize("maxima", [{}, {"max_completion_tokens": None, "max_tokens": None}])
+def test_without_a_maximum_a_small_default_is_reserved(caller, maxima):
+    chat = caller.send("POST", "/openai/v1/chat/completions", json={"model": MODEL, "messages": SAID} | maxima)
+    response = caller.send("POST", "/openai/v1/responses", json={"model": MODEL, "input": "a" * 120} | maxima)
+
+    assert ratelimit(chat)["remaining-tokens"] == "6876"  # 100 and 1,024 less
+    assert ratelimit(response)["remaining-tokens"] == "5752"
+    assert caller.sim.calls[0].max_completion_tokens is None
+
+
+@pytest.mark.parametrize(
+    "maxima",
+    [
+        {"max_tokens": 200},
+        {"max_completion_tokens": 200, "max_tokens": 1},
+        {"max_completion_tokens": 1, "max_tokens": 200, "max_output_tokens": None},
+        {"max_completion_tokens": 1, "max_tokens": 2, "max_output_tokens": 200},
+    ],
+)
+def test_of_several_maxima_the_largest_counts(caller, maxima):
+    chat = caller.send("POST", "/openai/v1/chat/completions", json={"model": MODEL, "messages": SAID} | maxima)
+    response = caller.send("POST", "/openai/v1/responses", json={"model": MODEL, "input": "a" * 120} | maxima)
+
+    assert ratelimit(chat)["remaining-tokens"] == "7700"
+    assert ratelimit(response)["remaining-tokens"] == "7400"
+
+
+def test_a_maximum_beyond_the_models_is_too_large_for_a_minute_first(caller):
+    response = caller.chat(max_tokens=1_000_000)
 
     assert response.status_code == 413
-    assert "Requested 65636," in message(response)
+    assert message(response).startswith(f"Request too large for model `{MODEL}` in organization `org_x` ")
+    assert "(TPM): Limit 8000, Requested 1000100, please" in message(response)
+    assert response.json()["error"]["code"] == "rate_limit_exceeded"
+    assert ratelimit(caller.chat())["remaining-tokens"] == "7700"
+
+
+@pytest.mark.parametrize("limits", [Limits(tpm=None), Limits(tpm=250_000, tpd=None), Limits(tpm=65_637)])
+def test_a_maximum_beyond_the_models_is_a_bad_request_where_a_minute_would_hold_it(caller, limits):
+    caller.sim.limits = limits
+    response = caller.chat(max_tokens=65_537)
+
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "`max_completion_tokens` must be less than or equal to `65536`, the maximum value for "
+        "`max_completion_tokens` is less than the `context_window` for this model",
+        "type": "invalid_request_error",
+    }
+    assert ratelimit(caller.chat())["remaining-requests"] == "999"
+
+
+def test_a_paid_plan_has_larger_limits_in_the_same_headers(caller):
+    caller.sim.limits = Limits(1000, 250_000, 500_000, None)
+
+    assert ratelimit(caller.chat(max_completion_tokens=65_536)) == {
+        "limit-requests": "500000",
+        "remaining-requests": "499999",
+        "reset-requests": "172.8ms",
+        "limit-tokens": "250000",
+        "remaining-tokens": "184364",
+        "reset-tokens": "15.75264s",
+    }
+    more_than_free = [caller.chat(max_completion_tokens=5000).status_code for _ in range(30)]
+    assert set(more_than_free) == {200}
 
 
 def test_what_is_refused_costs_nothing(caller):
@@ -655,6 +731,21 @@ def test_a_rate_limit_to_order(caller, options, retry_after, words, shown):
     assert words in message(response)
     assert "in organization `org_x`" in message(response)
     assert len(ratelimit(response)) == shown
+
+
+@pytest.mark.parametrize(
+    ("limits", "dimension", "words"),
+    [
+        (Limits(None, None, None, None), "RPM", "Limit 30, Used 30, Requested 1."),
+        (Limits(None, None, None, None), "TPD", "Limit 200000, Used 199705, Requested 300."),
+        (Limits(tpm=200), "TPM", "Limit 200, Used 7, Requested 200."),
+    ],
+)
+def test_a_rate_limit_can_be_ordered_where_none_is_or_a_small_one(caller, limits, dimension, words):
+    caller.sim.limits = limits
+    caller.sim.order(Trouble.rate_limit(retry_after=2, dimension=dimension))
+
+    assert words in message(caller.chat())
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ from uuid import uuid4
 
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 CONTEXT_WINDOW = 131072  # tokens
-MOST_COMPLETION = 65536  # tokens; reserved for a request that names no max_completion_tokens
+MOST_COMPLETION = 65536  # tokens
+DEFAULT_COMPLETION = 1024  # tokens, reserved for who names no maximum: reports say 1,024 or 2,048, none the most
+MAXIMA = ("max_completion_tokens", "max_tokens", "max_output_tokens")  # of those that are named the largest counts
 TEMPLATE_TOKENS = 70  # of gpt-oss' chat template around the messages
 SLACK = 1e-6  # tokens: more than floats lose in rounding, and nothing to a client
 
@@ -68,6 +70,10 @@ USUAL = {  # status: what Groq most often means by it; others are "internal_erro
     422: "semantic_error", 429: "rate_limit", 498: "capacity_exceeded", 502: "bad_gateway_html", 503: "over_capacity",
 }  # fmt: skip
 INVALID = "invalid_request_error"
+BEYOND = (
+    f"`max_completion_tokens` must be less than or equal to `{MOST_COMPLETION}`, the maximum value for "
+    "`max_completion_tokens` is less than the `context_window` for this model"
+)
 REFUSED = "Access denied. Please check your network settings."
 BAD_GATEWAY = """<!DOCTYPE html>
 <html lang="en-US"><head><title>api.groq.com | 502: Bad gateway</title></head>
@@ -132,7 +138,7 @@ def as_chat(request: Any) -> Any:
         return request
     said = request["input"]
     messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
-    return {**request, "messages": messages, "max_completion_tokens": request.get("max_output_tokens")}
+    return {**request, "messages": messages}
 
 
 def as_wanted(request: dict[str, Any], text: str) -> str:
@@ -153,8 +159,9 @@ def tool_calls(request: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": f"fc_{uuid4()}", "type": "function", "function": function}]
 
 
-def asked_for(request: dict[str, Any]) -> Any:
-    return request.get("max_completion_tokens", request.get("max_tokens"))
+def maxima(request: dict[str, Any]) -> list[Any]:
+    """What a request names as the most tokens that may answer it."""
+    return [request[name] for name in MAXIMA if request.get(name) is not None]
 
 
 def complaint(request: Any) -> str | None:
@@ -163,12 +170,12 @@ def complaint(request: Any) -> str | None:
         return "Failed to parse the request body as a JSON object"
     if not isinstance(request.get("model"), str):
         return "'model' : property 'model' is missing"
-    messages, most = request.get("messages"), asked_for(request)
+    messages = request.get("messages")
     if not isinstance(messages, list):
         return "'messages' : property 'messages' is missing"
     if not messages or not all(isinstance(message, dict) for message in messages):
         return "'messages' : one or more objects are needed"
-    if most is not None and (type(most) is not int or not 1 <= most <= MOST_COMPLETION):
+    if any(type(most) is not int or not 1 <= most < 2**63 for most in maxima(request)):  # Go's integers end there
         return f"`max_completion_tokens` must be between `1` and `{MOST_COMPLETION}`"
     return None
 
@@ -402,6 +409,15 @@ class Received:
     prompt_tokens: int = 0
     max_completion_tokens: int | None = None
 
+    @property
+    def reserve(self) -> int:
+        return self.max_completion_tokens or DEFAULT_COMPLETION
+
+    @property
+    def tokens(self) -> int:
+        """What it is admitted by, and charged up front."""
+        return self.prompt_tokens + self.reserve
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -602,15 +618,15 @@ def altered(answer: Reply, status: int, headers: Mapping[str, str]) -> Reply:
 
 def out_of(call: Received, limits: Limits, dimension: str, ready_in: float) -> Reply:
     """Return the 429 of a call that would be admitted in ``ready_in`` seconds."""
-    limit = getattr(limits, dimension.lower()) or 200_000
-    need = 1 if dimension.startswith("R") else min(call.prompt_tokens + (call.max_completion_tokens or 0), limit)
+    limit = getattr(limits, dimension.lower()) or getattr(Limits, dimension.lower())
+    need = 1 if dimension.startswith("R") else min(call.tokens, limit)
     used = min(limit, limit - need + round(ready_in * limit / DIMENSIONS[dimension][2]))
     return limited(call, Shortage(dimension, limit, used, need, ready_in), f"{ready_in:.9g}")
 
 
 def oversized(call: Received, limits: Limits) -> Reply:
     limit = limits.tpm or 8000
-    need = max(limit + 1, call.prompt_tokens + (call.max_completion_tokens or MOST_COMPLETION))
+    need = max(limit + 1, call.tokens)
     return limited(call, Shortage("TPM", limit, 0, need, (need - limit) * 60 / limit))
 
 
@@ -836,7 +852,7 @@ class GroqSim:
             call.model = call.form["model"].decode("utf-8", "replace")
         if complaint(chat) is None:
             call.prompt_tokens = TEMPLATE_TOKENS + sum(count_tokens(text_of(said)) for said in chat["messages"])
-            call.max_completion_tokens = asked_for(chat)
+            call.max_completion_tokens = max(maxima(chat), default=None)
         with self._lock:
             call.at = self.clock()
             self._calls.append(call)
@@ -882,20 +898,21 @@ class GroqSim:
             return error(400, problem)
         if call.model not in self.models:
             return named_error("model_not_found", call)
-        reserve = call.max_completion_tokens or MOST_COMPLETION
+        if call.reserve > MOST_COMPLETION and call.tokens <= (self._limits(call).tpm or math.inf):
+            return error(400, BEYOND)
         with self._lock:
-            shortage = self._lane(call).charge(call.prompt_tokens + reserve, self.clock())
-        return limited(call, shortage) if shortage else self._complete(call, fault, reserve)
+            shortage = self._lane(call).charge(call.tokens, self.clock())
+        return limited(call, shortage) if shortage else self._complete(call, fault)
 
-    def _complete(self, call: Received, fault: Trouble, reserve: int) -> Reply:
+    def _complete(self, call: Received, fault: Trouble) -> Reply:
         chat = as_chat(call.json)
         text, finish = fault.says or (as_wanted(chat, self.reply(chat)), "stop")
         said = self.reasoning_tokens + count_tokens(text)
-        if said > reserve:
-            text, finish, said = cut(text, reserve - self.reasoning_tokens), "length", reserve
+        if said > call.reserve:
+            text, finish, said = cut(text, call.reserve - self.reasoning_tokens), "length", call.reserve
         whole = completion(call, text, finish, said)
         whole["usage"]["completion_tokens_details"] = {"reasoning_tokens": min(self.reasoning_tokens, said)}
-        sent = partial(self._give_back, call, reserve - said)
+        sent = partial(self._give_back, call, call.reserve - said)
         if chat is not call.json:
             whole = as_response(whole)
             events = as_response_events(whole) if chat.get("stream") else None
