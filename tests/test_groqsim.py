@@ -72,6 +72,10 @@ def events(response: requests.Response) -> list[Any]:
     return [json.loads(line) if line.startswith("{") else line for line in lines]
 
 
+def listed(caller: Caller, key: str) -> list[str]:
+    return [model["id"] for model in caller.send("GET", "/openai/v1/models", key).json()["data"]]
+
+
 def ratelimit(response: requests.Response) -> dict[str, str]:
     start = "x-ratelimit-"
     return {name[len(start) :]: value for name, value in response.headers.items() if name.startswith(start)}
@@ -271,6 +275,34 @@ def test_models_are_listed_and_described(caller):
     assert caller.send("GET", f"/openai/v1/models/{OTHER.replace('/', '%2F')}").json() == listed["data"][1]
     assert caller.send("GET", "/openai/v1/models/gone").json()["error"]["code"] == "model_not_found"
     assert caller.send("GET", "/openai/v1/models", key="gsk_nobody").status_code == 401
+
+
+def test_an_organization_may_lack_a_model(caller):
+    caller.sim.lacking = {"org_x": [MODEL]}
+    chat, embedding = {"model": MODEL, "messages": SAID}, {"model": MODEL, "input": "rain"}
+
+    refused = [
+        caller.send("POST", "/openai/v1/chat/completions", json=chat),
+        caller.send("POST", "/openai/v1/chat/completions", "gsk_b", json=chat),
+        caller.send("POST", "/openai/v1/embeddings", json=embedding),
+        caller.send("GET", f"/openai/v1/models/{MODEL}"),
+    ]
+
+    assert [response.status_code for response in refused] == [404] * 4
+    assert {message(response) for response in refused} == {
+        f"The model `{MODEL}` does not exist or you do not have access to it."
+    }
+    assert refused[0].json()["error"]["code"] == "model_not_found"
+    assert listed(caller, "gsk_a") == [OTHER]
+    assert ratelimit(caller.chat(model=OTHER))["remaining-requests"] == "999"
+
+
+def test_what_one_organization_lacks_others_have(caller):
+    caller.sim.lacking = {"org_x": [MODEL]}
+
+    assert caller.chat(key="gsk_c").status_code == 200
+    assert listed(caller, "gsk_c") == [MODEL, OTHER]
+    assert caller.send("GET", f"/openai/v1/models/{MODEL}", "gsk_c").json()["id"] == MODEL
 
 
 def test_unknown_paths_and_methods_are_not_found(caller):

@@ -17,7 +17,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from email.utils import formatdate
@@ -765,7 +765,8 @@ class GroqSim:
     """A Groq on this machine, on a free port unless told which. ``keys`` maps keys to organizations.
 
     ``latency`` (of single keys: ``latency_of``) passes before each answer, ``chunk_pause`` between a stream's chunks,
-    in seconds. ``limits`` and ``per_model`` hold from a lane's first call on.
+    in seconds. ``limits`` and ``per_model`` hold from a lane's first call on. ``lacking`` maps organizations to the
+    models that they have no access to.
     """
 
     keys: Mapping[str, str]
@@ -773,6 +774,7 @@ class GroqSim:
     _: KW_ONLY
     per_model: Mapping[str, Limits] = field(default_factory=dict)
     models: Sequence[str] = MODELS
+    lacking: Mapping[str, Collection[str]] = field(default_factory=dict)
     latency: float = 0.0
     latency_of: dict[str, float] = field(default_factory=dict)
     chunk_pause: float = 0.0
@@ -881,8 +883,15 @@ class GroqSim:
         path = call.path.partition("?")[0]
         for method, pattern, respond in ROUTES:
             if method == call.method and (match := re.fullmatch(pattern, path)):
-                return respond(self, call, fault, *match.groups()) if call.organization else UNAUTHORIZED
+                if not call.organization:
+                    return UNAUTHORIZED
+                if self._lacks(call, call.model):
+                    return named_error("model_not_found", call)
+                return respond(self, call, fault, *match.groups())
         return named_error("unknown_url", call)
+
+    def _lacks(self, call: Received, model: str) -> bool:
+        return model in self.lacking.get(call.organization, ())
 
     def _limits(self, call: Received) -> Limits:
         return self.per_model.get(call.model, self.limits)
@@ -954,12 +963,14 @@ class GroqSim:
         return Reply(200, tone(asked["input"]), {"content-type": "audio/wav"})
 
     def _list(self, call: Received, fault: Trouble) -> Reply:
-        return Reply(200, as_json({"object": "list", "data": [described(model) for model in self.models]}))
+        models = [described(model) for model in self.models if not self._lacks(call, model)]
+        return Reply(200, as_json({"object": "list", "data": models}))
 
     def _describe(self, call: Received, fault: Trouble, name: str) -> Reply:
-        if unquote(name) not in self.models:
-            return named_error("model_not_found", replace(call, model=unquote(name)))
-        return Reply(200, as_json(described(unquote(name))))
+        model = unquote(name)
+        if model not in self.models or self._lacks(call, model):
+            return named_error("model_not_found", replace(call, model=model))
+        return Reply(200, as_json(described(model)))
 
     def control(self, method: str, path: str, body: bytes) -> Reply:
         """Answer a tester's request: faults to order, calls to look at."""
