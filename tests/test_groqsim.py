@@ -135,6 +135,7 @@ def test_a_chat_is_answered_with_an_enhanced_prompt_and_its_usage(caller):
     assert answer["usage"]["total_tokens"] == 74 + said
     assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 40}
     assert {"queue_time", "total_time"} <= answer["usage"].keys()
+    assert answer["service_tier"] == "on_demand"
 
 
 def test_the_same_message_gets_the_same_text(caller):
@@ -198,6 +199,7 @@ def test_a_stream_ends_with_its_usage_when_asked(caller):
 
     assert told[-2]["choices"] == []
     assert told[-2]["usage"]["prompt_tokens"] == 100
+    assert [event.get("service_tier") for event in told[-3:-1]] == [None, "on_demand"]
 
 
 def test_chunks_arrive_one_by_one(sim):

@@ -43,6 +43,7 @@ DIMENSIONS = {  # name: (what Groq calls it, its type, its period in seconds)
     "TPM": ("tokens per minute", "tokens", 60),
     "TPD": ("tokens per day", "tokens", 86400),
 }
+TIER = "on_demand"
 SHOWN = {"requests": "RPD", "tokens": "TPM"}  # RPM and TPD have no header
 UPGRADE = "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
 
@@ -198,6 +199,7 @@ def completion(call: "Received", text: str, finish: str, said: int) -> dict[str,
         "usage": usage | {"queue_time": 0.002, "total_time": said / 1000},
         "system_fingerprint": "fp_5bf2a1c0de",
         "x_groq": {"id": f"req_{uuid4().hex}"},
+        "service_tier": TIER,
     }
 
 
@@ -218,7 +220,7 @@ def as_events(whole: dict[str, Any], include_usage: bool) -> list[bytes]:
         *(event({"tool_calls": [{"index": 0, **tool}]}) for tool in message.get("tool_calls", ())),
         *(event({"content": bit}) for bit in bits(message.get("content", ""))),
         event({}, choice["finish_reason"], x_groq=groq | {"usage": whole["usage"]}),
-        *([sse(about | {"choices": [], "usage": whole["usage"]})] if include_usage else []),
+        *([sse(about | {"choices": [], "usage": whole["usage"], "service_tier": TIER})] if include_usage else []),
         b"data: [DONE]\n\n",
     ]
 
@@ -471,7 +473,7 @@ def named_error(name: str, call: Received) -> Reply:
 def limited(call: Received, shortage: Shortage, retry_after: str = "") -> Reply:
     """Return a 429, or the 413 of a call that no waiting helps. ``retry_after``: whole seconds, unless given."""
     name, kind, _ = DIMENSIONS[shortage.dimension]
-    where = f"model `{call.model}` in organization `{call.organization}` service tier `on_demand`"
+    where = f"model `{call.model}` in organization `{call.organization}` service tier `{TIER}`"
     where += f" on {name} ({shortage.dimension}): Limit {shortage.limit}"
     if shortage.for_good:
         status, start = 413, f"Request too large for {where}, Requested {shortage.requested}"
