@@ -1160,9 +1160,21 @@ def test_the_program_says_so_when_its_port_is_taken(sim):
     assert complaints == f"Port {sim.port}: Address already in use\n"
 
 
-def test_the_program_wants_keys_with_organizations():
-    with program("--key", "gsk_lonely") as process:
-        _, complaints = process.communicate(timeout=5)
+@pytest.mark.parametrize(
+    ("flags", "limits"),
+    [
+        ("", Limits(rpm=30, tpm=8000, rpd=1000, tpd=200_000)),
+        ("--rpm 1000 --tpm 250000 --rpd 500000 --tpd 0", Limits(1000, 250_000, 500_000, None)),
+        ("--rpm 0 --tpm 0 --rpd 0", Limits(None, None, None, 200_000)),
+    ],
+)
+def test_the_program_has_the_free_plans_limits_unless_told(flags, limits):
+    assert groqsim.simulator(["--key", "gsk_1=org_1", *flags.split()]).limits == limits
 
-    assert process.returncode == 2
-    assert "KEY=ORGANIZATION" in complaints
+
+def test_the_program_wants_keys_with_organizations(capsys):
+    with pytest.raises(SystemExit) as end:
+        groqsim.simulator(["--key", "gsk_lonely"])
+
+    assert end.value.code == 2
+    assert "KEY=ORGANIZATION" in capsys.readouterr().err

@@ -1029,7 +1029,14 @@ CONTROLS: dict[tuple[str, str], Callable[[GroqSim, bytes], Any]] = {
 # The program
 
 
-def options() -> argparse.Namespace:
+def simulator(arguments: Sequence[str] | None = None) -> GroqSim:
+    """The simulator that the command line asks for, or ``arguments`` do."""
+    given = vars(options().parse_args(arguments))
+    limits = Limits(**{name: given.pop(name) or None for name in asdict(Limits())})
+    return GroqSim(dict(given.pop("keys")), limits, models=given.pop("models") or MODELS, **given)
+
+
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A simulated Groq.")
     parser.add_argument("--port", type=int, default=4000)
     parser.add_argument("--key", dest="keys", action="append", required=True, type=pair, metavar="KEY=ORGANIZATION")
@@ -1040,8 +1047,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--refund", action="store_true", help="give unused tokens back")
     parser.add_argument("--gzip", action="store_true", help="compress for those who accept it")
     for name, limit in asdict(Limits()).items():
-        parser.add_argument(f"--{name}", type=int, default=limit or 0, help="0: no such limit")
-    return parser.parse_args()
+        parser.add_argument(f"--{name}", type=int, default=limit, help="0: none (default: %(default)s)")
+    return parser
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -1053,9 +1060,7 @@ ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def main() -> None:
-    given = vars(options())
-    limits = Limits(**{name: given.pop(name) or None for name in asdict(Limits())})
-    sim = GroqSim(dict(given.pop("keys")), limits, models=given.pop("models") or MODELS, **given)
+    sim = simulator()
     # For all threads to come, and to the end: a shell's Ctrl-C is often followed by a TERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
