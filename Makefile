@@ -5,7 +5,7 @@ PYTHON ?= $(shell cd / && for p in python3 python3.13 python3.12 python3.11 pyth
 BIN := .venv/bin
 SIM := http://127.0.0.1:4000
 
-.PHONY: demo run bench screenshots test check clean
+.PHONY: demo run bench screenshots test check help clean
 .DELETE_ON_ERROR:  # or a .venv that failed half-way, as without Debian's python3-venv, would count as made
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
@@ -37,6 +37,9 @@ check: .venv/dev  ## style, types and tests
 
 screenshots: .venv/dev  ## the pictures in docs/, taken with Debian's chromium and fonts-inter
 	$(BIN)/python tools/screenshots.py
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 clean:
 	rm -rf .venv .*_cache
