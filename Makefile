@@ -32,6 +32,7 @@ test: .venv/dev  ## the tests
 check: .venv/dev  ## style, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/actionlint .github/workflows/*.yml
 	$(BIN)/mypy
 	$(BIN)/pytest
 

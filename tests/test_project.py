@@ -1,14 +1,44 @@
-"""What those who join in read: the targets of make."""
+"""What the forge and those who join in read: the workflow, the targets of make."""
 
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
+FORGE = sorted((ROOT / ".github").rglob("*.yml"))
 
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def of(file: Path) -> dict[Any, Any]:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def supported() -> list[str]:
+    """From the oldest Python that ruff checks for to the one that the platforms run."""
+    oldest = re.search(r'target-version = "py3(\d+)"', read("pyproject.toml"))
+    newest = re.fullmatch(r"3\.(\d+)\n", read(".python-version"))
+    return [f"3.{minor}" for minor in range(int(oldest[1]), int(newest[1]) + 1)]
+
+
+@pytest.mark.parametrize("file", FORGE, ids=lambda file: file.name)
+def test_what_the_forge_reads_is_yaml(file):
+    assert of(file)
+
+
+def test_ci_checks_exactly_the_pythons_that_are_supported():
+    (job,) = of(ROOT / ".github/workflows/ci.yml")["jobs"].values()
+    steps = job["steps"]
+
+    assert job["strategy"]["matrix"]["python"] == supported()
+    assert "${{ matrix.python }}" in [step["with"].get("python-version") for step in steps if "with" in step]
+    assert steps[-1]["run"] == "make check PYTHON=python${{ matrix.python }}"
 
 
 def test_make_help_lists_every_target_that_is_described():
