@@ -1,4 +1,4 @@
-"""What the forge and those who join in read: the workflow, the targets of make."""
+"""What the forge and those who join in read: the workflow, the forms, the targets of make."""
 
 import re
 import subprocess
@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FORGE = sorted((ROOT / ".github").rglob("*.yml"))
+FORMS = [file for file in FORGE if file.parent.name == "ISSUE_TEMPLATE" and file.stem != "config"]
 
 
 def read(name: str) -> str:
@@ -30,6 +31,25 @@ def supported() -> list[str]:
 @pytest.mark.parametrize("file", FORGE, ids=lambda file: file.name)
 def test_what_the_forge_reads_is_yaml(file):
     assert of(file)
+
+
+@pytest.mark.parametrize("file", FORMS, ids=lambda file: file.name)
+def test_a_form_has_a_name_and_asks_each_thing_once(file):
+    form = of(file)
+    asked = [field["id"] for field in form["body"]]
+
+    assert form["name"]
+    assert form["description"]
+    assert asked
+    assert len(set(asked)) == len(asked)
+
+
+def test_nobody_reports_a_bug_without_looking_for_keys():
+    (secrets,) = [field for field in of(ROOT / ".github/ISSUE_TEMPLATE/bug.yml")["body"] if field["id"] == "secrets"]
+
+    assert [(option["required"], "key" in option["label"]) for option in secrets["attributes"]["options"]] == [
+        (True, True)
+    ]
 
 
 def test_ci_checks_exactly_the_pythons_that_are_supported():
