@@ -5,11 +5,10 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
-from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keypool import KeyPool
@@ -18,33 +17,19 @@ from promptlord.config import Config
 from promptlord.errors import ConfigError, PromptError, TooOften, UpstreamError
 from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
-from promptlord.groq.deadline import Client
 from promptlord.groq.transport import Transport
 from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.redis import RedisStorage
-from promptlord.pool.state import State
+from promptlord.web import enhance, status
 from promptlord.web import openai as v1
-from promptlord.web import status
-from promptlord.web.access import caller, guard_origins, harden, limited
-from promptlord.web.enhance import Enhancement, checked
+from promptlord.web.access import guard_origins, harden, limited
+from promptlord.web.body import BODY_MAX
+from promptlord.web.service import Service
 
 log = logging.getLogger("promptlord")
 
-BODY_MAX = 128 * 1024  # bytes; 5,000 characters of any script take 60,000 when JSON-escaped
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
 WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
-
-routes = Blueprint("routes", __name__)
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes work with."""
-
-    config: Config
-    pool: KeyPool
-    upstream: Upstream
-    enhance: Callable[[Enhancement, Client | None], str]
 
 
 def create_app(config: Config | None = None, clock: Callable[[], float] | None = None) -> Flask:
@@ -65,7 +50,8 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     guard_origins(app, config)
     app.after_request(harden)
     app.extensions["promptlord"] = Service(config, pool, groq, limited(app, config, groq.fetch))
-    app.register_blueprint(routes)
+    app.register_blueprint(enhance.routes)
+    app.register_blueprint(status.routes)
     app.cli.add_command(check_keys.command(config))
     for prefix in v1.PREFIXES:
         app.register_blueprint(v1.routes, name=prefix.strip("/").replace("/", "-"), url_prefix=prefix)
@@ -76,64 +62,18 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     return app
 
 
-@routes.post("/enhance")
-def enhance() -> Response:
-    data = _json_object()
-    prompt = checked(data.get("prompt"))
-    if prompt == "ping":  # what every installed extension sends now and then to keep a free server awake
-        return jsonify(enhancedPrompt=prompt)
-    service = _service()
-    return jsonify(enhancedPrompt=service.enhance(Enhancement.of(prompt, service.config.models), caller()))
-
-
-@routes.get("/health")
-def health() -> tuple[Response, int]:
-    service = _service()
-    report = service.pool.health(service.config.models)
-    return jsonify(report), 503 if report["status"] == "unconfigured" else 200
-
-
-@routes.get("/status")
-def status_report() -> Response:
-    return jsonify(_report())
-
-
-@routes.get("/")
-def status_page() -> str:
-    return render_template("status.html", **_report(), spell=status.spell)
-
-
-@routes.get("/favicon.ico")
-def favicon() -> Response:
-    return current_app.send_static_file("favicon.svg")
-
-
-def _report() -> dict[str, Any]:
-    service = _service()
-    return status.report(service.pool.snapshot(), service.config.models)
-
-
-def _service() -> Service:
-    service: Service = current_app.extensions["promptlord"]
-    return service
-
-
-def _json_object() -> dict[str, Any]:
-    if not request.is_json:
-        raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
-    return v1.json_object(v1.whole_body())
-
-
 def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:
     """The pool, in memory or shared; what is shared is told in the time of the wall clock, which machines agree on."""
 
-    def storage(state: State) -> MemoryStorage | RedisStorage:
-        return (
-            RedisStorage(state, config.redis_url, **config.redis_options) if config.redis_url else MemoryStorage(state)
-        )
-
-    clock = clock or (time.time if config.redis_url else time.monotonic)
-    return KeyPool(config.keys, config.key_cooldown, config.per_minute, clock, storage, timeout=config.request_timeout)
+    url, storage = config.redis_url, partial(RedisStorage, url=config.redis_url or "", **config.redis_options)
+    return KeyPool(
+        config.keys,
+        config.key_cooldown,
+        config.per_minute,
+        clock or (time.time if url else time.monotonic),
+        storage if url else MemoryStorage,
+        timeout=config.request_timeout,
+    )
 
 
 def _upstream(config: Config, pool: KeyPool) -> Upstream:

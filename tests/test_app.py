@@ -12,8 +12,9 @@ from flask.testing import FlaskClient
 from groqsim import GroqSim, Limits, Trouble
 from werkzeug.test import TestResponse
 
-from app import BODY_MAX, WHAT_TO_SET
+from app import WHAT_TO_SET
 from promptlord.config import Config
+from promptlord.web.body import BODY_MAX
 
 EXTENSION = "chrome-extension://" + "abcdefghijklmnop" * 2
 REFUSED = "This web page's origin is not allowed: add it to ALLOWED_ORIGINS"

@@ -16,9 +16,9 @@ from flask.testing import FlaskClient
 from groqsim import End, Limits, Trouble, chunk
 from werkzeug.test import TestResponse
 
-from app import BODY_MAX
 from promptlord.web import openai as v1
 from promptlord.web.access import SECURITY_HEADERS
+from promptlord.web.body import BODY_MAX, UPLOAD_MAX
 
 TOKEN = "let-me-in"
 MODEL = "openai/gpt-oss-20b"
@@ -590,7 +590,7 @@ def test_more_than_25_megabytes_are_too_large(client, sim, kind):
         "/v1/audio/transcriptions",
         data=b"{}",
         content_type=kind,
-        environ_overrides={"CONTENT_LENGTH": str(v1.UPLOAD_MAX + 1)},
+        environ_overrides={"CONTENT_LENGTH": str(UPLOAD_MAX + 1)},
     )
 
     assert response.status_code == 413
@@ -598,7 +598,7 @@ def test_more_than_25_megabytes_are_too_large(client, sim, kind):
     assert sim.calls == []
 
 
-@pytest.mark.parametrize(("path", "limit"), [("/enhance", BODY_MAX), ("/v1/chat/completions", v1.UPLOAD_MAX)])
+@pytest.mark.parametrize(("path", "limit"), [("/enhance", BODY_MAX), ("/v1/chat/completions", UPLOAD_MAX)])
 def test_nor_may_a_body_be_larger_that_does_not_say_how_large_it_is(client, sim, path, limit):
     body = b"{}" + b" " * limit  # which would be good JSON if it were cut
     in_chunks = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}

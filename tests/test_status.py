@@ -223,6 +223,25 @@ def test_status_is_json_and_never_cached(serve: Serve) -> None:
     assert response.headers["Cache-Control"] == "no-store"
 
 
+def test_ready_says_whether_an_enhancement_would_be_served_soon(sim: GroqSim, serve: Serve, clock: Clock) -> None:
+    client = serve(max_wait=10.0)
+    assert (client.get("/ready").status_code, client.get("/ready").json) == (200, {"status": "ready"})
+
+    sim.order(Trouble.rate_limit(30), times=None)
+    for _ in range(2):
+        client.post("/enhance", json={"prompt": "write a poem"})
+
+    unready = client.get("/ready")
+    assert (unready.status_code, unready.headers["Retry-After"]) == (503, "30")
+    assert unready.json["error"]
+    clock.advance(20)
+    assert client.get("/ready").status_code == 200
+
+
+def test_without_keys_it_is_not_ready(serve: Serve) -> None:
+    assert serve(keys=()).get("/ready").status_code == 503
+
+
 def test_the_page_says_without_javascript_what_status_says(sim: GroqSim, serve: Serve) -> None:
     sim.order(Trouble.named("rate_limit", retry_after=26, dimension="TPM"), key="gsk_one")
     client = serve()
@@ -256,7 +275,9 @@ def test_no_key_and_no_organization_is_shown(sim: GroqSim, serve: Serve) -> None
         assert secret not in shown
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/health", "/favicon.ico", "/static/status.css", "/static/status.js"])
+@pytest.mark.parametrize(
+    "path", ["/", "/status", "/health", "/ready", "/favicon.ico", "/static/status.css", "/static/status.js"]
+)
 def test_the_page_is_open_to_all_and_not_counted(path: str, serve: Serve) -> None:
     client = serve(client_limits="1 per minute")
 

@@ -1,10 +1,9 @@
-"""Who may call: which web pages, how often, and whether the caller is still there; and what its browser may do."""
+"""Who may call: which web pages, with which token, how often; and what a browser may do with a response."""
 
+import hmac
 import re
-import socket
-import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import ParamSpec, TypeVar
 
@@ -12,12 +11,14 @@ from flask import Flask, Response, request
 from flask_cors import CORS
 from flask_limiter import Limiter, RateLimitExceeded
 from limits import parse_many
-from werkzeug.exceptions import Forbidden
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, Unauthorized
 
 from promptlord.config import Config
 from promptlord.errors import TooOften
 
-OPEN_ENDPOINTS = {"static", "routes.health", "routes.status_report", "routes.status_page", "routes.favicon"}
+OPEN_ENDPOINTS = {"static", "status.health", "status.ready", "status.as_json", "status.page", "status.favicon"}
+CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -28,36 +29,6 @@ SECURITY_HEADERS = {
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Caller:
-    """The client's connection, to notice that it has hung up or reads no more."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def fileno(self) -> int:
-        return self._connection.fileno()
-
-    def disconnected(self) -> bool:
-        try:
-            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False  # it waits
-        except OSError:
-            return True
-
-    def bound(self, seconds: float) -> None:
-        """Have sending fail once the client has taken no byte for so long; it would hold its thread for ever."""
-        whole, part = divmod(seconds, 1)
-        interval = struct.pack("ll", int(whole), int(part * 1e6))
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
-
-
-def caller() -> Caller | None:
-    """Who sent this request, where the server tells: gunicorn and ``flask run`` do."""
-    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
-    return Caller(connection) if connection else None
 
 
 def guard_origins(app: Flask, config: Config) -> None:
@@ -91,10 +62,22 @@ def _wildcards(origin: str) -> str:
     return re.escape(origin).replace(r":\*", r":\d+").replace(r"\*", r"[\w.-]+")
 
 
+def require_token(tokens: Collection[str]) -> None:
+    """Let in who sends one of the tokens; raises ``Forbidden`` where there is none, else ``Unauthorized``."""
+    if not tokens:
+        raise Forbidden(CLOSED)
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    token_given = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+    # All are compared, each in constant time: neither how much of one is right shows, nor which.
+    if not sum(hmac.compare_digest(token_given, token.encode()) for token in tokens):
+        wrong = "Wrong or missing access token: send one of ACCESS_TOKENS as Authorization: Bearer"
+        raise Unauthorized(wrong, www_authenticate=WWWAuthenticate("bearer"))
+
+
 def harden(response: Response) -> Response:
     """Tell browsers, with every response, to load and run nothing foreign, to guess nothing and to keep nothing."""
     response.headers.update(SECURITY_HEADERS)
-    if request.endpoint not in ("static", "routes.favicon"):  # which are asked for again only if they have changed
+    if request.endpoint not in ("static", "status.favicon"):  # which are asked for again only if they have changed
         response.headers.setdefault("Cache-Control", "no-store")
     return response
 

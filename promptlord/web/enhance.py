@@ -1,4 +1,4 @@
-"""Prompt in, chat request out; completion in, enhanced prompt out. Pure."""
+"""``/enhance``: prompt in, chat request out; completion in, enhanced prompt out. All but the route is pure."""
 
 import hashlib
 import json
@@ -8,9 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import UnsupportedMediaType
+
 from promptlord.errors import CutOff, PromptError, Unusable
 from promptlord.groq.policy import Fault
 from promptlord.pool.state import Demand
+from promptlord.tokens import estimate
+from promptlord.web.body import json_object, whole_body
+from promptlord.web.client import connection
+from promptlord.web.service import service
+
+routes = Blueprint("enhance", __name__)
 
 LONGEST = 5000  # characters
 SHORTEST = 2
@@ -61,12 +70,6 @@ def checked(prompt: object) -> str:
     if len(prompt) > LONGEST:
         raise PromptError("Prompt too long (max 5,000 characters)")
     return prompt
-
-
-def estimate(text: str) -> int:
-    """Tokens of ``text``, rather too many: three ASCII characters each, and of other scripts two bytes."""
-    plain = len(text.encode("ascii", "ignore"))
-    return -(-plain // 3) + (len(text.encode("utf-8", "surrogatepass")) - plain + 1) // 2
 
 
 class Readable(Protocol):
@@ -150,3 +153,14 @@ def clean(text: str) -> str:
         if closing and len(text) > 1 and text.endswith(closing) and not {text[0], closing} & set(text[1:-1]):
             text = text[1:-1].strip()
     return text
+
+
+@routes.post("/enhance")
+def enhance() -> Response:
+    if not request.is_json:
+        raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json")
+    prompt = checked(json_object(whole_body()).get("prompt"))
+    if prompt == "ping":  # what every installed extension sends now and then to keep a free server awake
+        return jsonify(enhancedPrompt=prompt)
+    call = Enhancement.of(prompt, service().config.models)
+    return jsonify(enhancedPrompt=service().enhance(call, connection()))

@@ -2,35 +2,29 @@
 
 import errno
 import hashlib
-import hmac
-import io
 import json
-import os
-import re
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from shutil import copyfileobj
 from typing import IO, Any
 from urllib.parse import quote
 
-from flask import Blueprint, Response, current_app, request
-from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import BadRequest, Forbidden, MethodNotAllowed, NotFound, Unauthorized
-from werkzeug.formparser import FormDataParser
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from promptlord.errors import Broken, Disconnected, ReadTimeout, Unusable
 from promptlord.groq import policy
 from promptlord.groq.policy import Fault, mask
-from promptlord.groq.transport import CHUNK_MAX, Answer
+from promptlord.groq.transport import Answer
 from promptlord.pool.state import Demand
-from promptlord.web.access import caller
-from promptlord.web.enhance import estimate
+from promptlord.tokens import estimate_all
+from promptlord.web.access import require_token
+from promptlord.web.body import UPLOAD_MAX, form_field, json_object, spooled, whole_body
+from promptlord.web.client import connection
+from promptlord.web.service import service
+from promptlord.web.sse import events
 
 PREFIXES = ("/v1", "/openai/v1")
-UPLOAD_MAX = 25 * 1024 * 1024 + 64 * 1024  # bytes: Whisper's 25 MB, and the form around them
-IN_MEMORY = 1024 * 1024  # bytes of an upload; what is beyond waits on disk, for it may have to be sent again
 
 METHODS = {
     "chat/completions": "POST",
@@ -47,10 +41,16 @@ DEFAULT_RESERVES = {"chat/completions": 1024, "responses": 1024}
 NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
 NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
 STATEFUL = ("files", "batches", "fine_tuning")
-EVENT_ENDS = (b"\n\n", b"\n\r\n")
-BETWEEN_EVENTS = re.compile(rb"(?<=\n\n)|(?<=\n\r\n)")
-ERROR = re.compile(rb'"error"\s*:\s*[{"]')  # responses have "error": null in good events, and the text beside it
-CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
+CODES = {
+    400: "bad_request",
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    503: "no_key_ready",
+    504: "timeout",
+}
 
 routes = Blueprint("v1", __name__)
 
@@ -87,52 +87,35 @@ class PassThrough:
         return None
 
 
-CODES = {
-    400: "bad_request",
-    401: "invalid_api_key",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "request_too_large",
-    503: "no_key_ready",
-    504: "timeout",
-}
-
-
 def error(status: int, message: str) -> dict[str, str]:
     """An error as OpenAI's clients know it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"message": message, "type": kind, "code": CODES.get(status, "upstream_error")}
 
 
+BROKEN_OFF = (
+    b"event: error\ndata: %b\n\n" % json.dumps({"error": error(502, "The stream from Groq broke off")}).encode()
+)
+
+
 @routes.before_request
 def admit() -> None:
     """Let in who has a token. Preflights carry none."""
     request.max_content_length = UPLOAD_MAX
-    tokens: tuple[str, ...] = current_app.extensions["promptlord"].config.access_tokens
-    if request.method == "OPTIONS":
-        return
-    if not tokens:
-        raise Forbidden(CLOSED)
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    token_given = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
-    # All are compared, each in constant time: neither how much of one is right shows, nor which.
-    if not sum(hmac.compare_digest(token_given, token.encode()) for token in tokens):
-        wrong = "Wrong or missing access token: send one of ACCESS_TOKENS as Authorization: Bearer"
-        raise Unauthorized(wrong, www_authenticate=WWWAuthenticate("bearer"))
+    if request.method != "OPTIONS":
+        require_token(service().config.access_tokens)
 
 
 @routes.route("/<path:path>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 def forward(path: str) -> Response:
     _check(path)
-    service = current_app.extensions["promptlord"]
-    client = caller()
+    client = connection()
     with _payload(path) as (payload, model, need):
         demand = Demand([model], need, bulk=True)
         call = PassThrough(request.method, _upstream_path(path), _headers_up(), demand, payload)
-        answer: Answer = service.upstream.fetch(call, client)
+        answer: Answer = service().upstream.fetch(call, client)
     if client:
-        client.bound(service.config.request_timeout)
+        client.bound(service().config.request_timeout)
     return _response(answer)
 
 
@@ -164,68 +147,21 @@ def _payload(path: str) -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
     if request.method == "GET":
         yield None, "", 0
     elif request.mimetype == "multipart/form-data":
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
-            copyfileobj(request.stream, file)
-            yield file, _name(_form_field(file, "model")), 0
+        with spooled() as file:
+            yield file, _name(form_field(file, "model")), 0
     else:
         body = whole_body()
         yield body, *_model_and_need(json_object(body), path)
 
 
-def whole_body() -> bytes:
-    """The request's body. One in chunks that is too large raises, where ``get_data`` would return its beginning."""
-    return b"".join(iter(lambda: request.stream.read(CHUNK_MAX), b""))
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise BadRequest("Request body must be a JSON object")
-    return data
-
-
 def _model_and_need(data: dict[str, Any], path: str) -> tuple[str, int]:
     reserves = [data[name] for name in RESERVES if isinstance(data.get(name), int)]
     reserve = max(0, *reserves) if reserves else DEFAULT_RESERVES.get(path, 0)
-    return _name(data.get("model")), min(_tokens(data) + reserve, NEED_MAX)
+    return _name(data.get("model")), min(estimate_all(data) + reserve, NEED_MAX)
 
 
 def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= NAME_MAX else ""
-
-
-def _tokens(data: object) -> int:
-    """An estimate for all text in it, however deep; not for pictures and sounds, which stand in it as data URLs."""
-    tokens, rest = 0, [data]
-    while rest:
-        match rest.pop():
-            case str(text) if not text.startswith("data:"):
-                tokens += estimate(text)
-            case dict(parts):
-                rest += parts.values()
-            case list(parts):
-                rest += parts
-    return tokens
-
-
-class _Nowhere(io.RawIOBase):
-    """Where the files of a form go that is read for a field only."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return 0
-
-
-def _form_field(file: IO[bytes], name: str) -> str:
-    file.seek(0)
-    parser = FormDataParser(stream_factory=lambda **_: _Nowhere(), silent=True)  # type: ignore[arg-type]
-    _, form, _ = parser.parse(file, request.mimetype, None, dict(request.mimetype_params))
-    return form.get(name, "")
 
 
 def _response(answer: Answer) -> Response:
@@ -234,7 +170,7 @@ def _response(answer: Answer) -> Response:
     if answer.status >= 400:
         body: Any = mask(answer.read())
     elif answer.headers.get("Content-Type", "").startswith("text/event-stream") and not _is_compressed(answer):
-        body = _events(answer)  # whose length may change
+        body = events(answer, BROKEN_OFF)  # whose length may change
     else:
         names += ["Content-Encoding", "Content-Length"]
         body = _bytes(answer)
@@ -257,28 +193,3 @@ def _bytes(answer: Answer) -> Iterator[bytes]:
     except (Broken, ReadTimeout, Disconnected) as error:
         # gunicorn cuts the connection, so that the client sees what it has is not all; other errors it would log.
         raise ConnectionResetError(errno.ECONNRESET, "the answer broke off") from error
-
-
-def _events(answer: Answer) -> Iterator[bytes]:
-    """A stream's events, each whole, so that one cut in two is not taken for bad JSON but for what it is."""
-    rest = bytearray()
-    try:
-        for chunk in answer.chunks():
-            fresh = max(len(rest) - 2, 0)  # where an end not yet seen may begin
-            rest += chunk
-            if ends := [at + len(mark) for mark in EVENT_ENDS if (at := rest.rfind(mark, fresh)) >= 0]:
-                yield _masked(bytes(rest[: max(ends)]))
-                del rest[: max(ends)]
-        yield bytes(rest)
-    except (Broken, ReadTimeout):
-        told = {"error": error(502, "The stream from Groq broke off")}
-        yield f"event: error\ndata: {json.dumps(told)}\n\n".encode()
-    except Disconnected as hung_up:
-        raise ConnectionResetError(errno.ECONNRESET, "the client has disconnected") from hung_up
-
-
-def _masked(events: bytes) -> bytes:
-    """The same without organization ids in those that tell an error; what a model says is left alone."""
-    if not ERROR.search(events):
-        return events
-    return b"".join(mask(event) if ERROR.search(event) else event for event in BETWEEN_EVENTS.split(events))

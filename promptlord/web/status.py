@@ -1,18 +1,61 @@
-"""What ``GET /status`` and the status page show of the pool. Pure."""
+"""What is told of the pool: ``/health``, ``/ready``, ``/status`` and the status page. All but the routes is pure."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from flask import Blueprint, Response, current_app, jsonify, render_template
+
+from promptlord.errors import Exhausted, NotConfigured
 from promptlord.pool.quota import PERIODS, RPM, TOKENS, TPD, Bucket, Lane
 from promptlord.pool.state import KeyView, Snapshot
 from promptlord.web.enhance import Enhancement
+from promptlord.web.service import service
+
+routes = Blueprint("status", __name__)
 
 LEAST = Enhancement.of("", ()).demand.tokens  # tokens; with room for so many a key is ready
 USUAL = Enhancement.of("x" * 200, ()).demand.tokens  # tokens; what the forecast counts in
 UNKNOWN = {TPD: "known once Groq has refused for it"}  # no header tells it
 SPAN = 60.0  # seconds that the forecast looks ahead
+
+
+@routes.get("/health")
+def health() -> tuple[Response, int]:
+    found = service().pool.health(service().config.models)
+    return jsonify(found), 503 if found["status"] == "unconfigured" else 200
+
+
+@routes.get("/ready")
+def ready() -> Response:
+    """For monitors: whether an enhancement would be served now, or after a wait that is not too long."""
+    config, pool = service().config, service().pool
+    if not config.keys:
+        raise NotConfigured("No Groq API key is configured")
+    ready_in = pool.ready_in(config.models, LEAST)
+    if ready_in > config.max_wait:
+        raise Exhausted("All API keys are busy or cooling down", ready_in)
+    return jsonify(status="ready")
+
+
+@routes.get("/status")
+def as_json() -> Response:
+    return jsonify(_report())
+
+
+@routes.get("/")
+def page() -> str:
+    return render_template("status.html", **_report(), spell=spell)
+
+
+@routes.get("/favicon.ico")
+def favicon() -> Response:
+    return current_app.send_static_file("favicon.svg")
+
+
+def _report() -> dict[str, Any]:
+    return report(service().pool.snapshot(), service().config.models)
 
 
 def report(pool: Snapshot, models: Sequence[str]) -> dict[str, Any]:
