@@ -129,7 +129,7 @@ class Config:
     trusted_hops: int = _setting("TRUSTED_HOPS", _number(int, 0, 10), 0)
     redis_url: str | None = _setting("REDIS_URL", _redis, None, secret=True)
     port: int = _setting("PORT", _number(int, 0, 65535), 3000)
-    threads: int = _setting("THREADS", _number(int, 2, 1000), 64)
+    threads: int = _setting("THREADS", _number(int, 2, 1000), 256)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
     repeated_keys: int = 0
 

@@ -27,7 +27,7 @@ DEFAULTS = {
     "TRUSTED_HOPS": 0,
     "REDIS_URL": None,
     "PORT": 3000,
-    "THREADS": 64,
+    "THREADS": 256,
     "LOG_LEVEL": "INFO",
 }
 NAMES = {field.metadata["env"]: field.name for field in fields(Config) if "env" in field.metadata}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from promptlord.pool.quota import FREE_PLAN, PERIODS, RPM, Bucket, Lane
+from promptlord.pool.quota import FREE_PLAN, PERIODS, RPM, TPM, Bucket, Lane
 from promptlord.pool.state import Key, KeyRecord, Reservation, State
 
 MANY = 1000  # lanes, beyond which idle ones are forgotten: clients choose the models' names
@@ -21,11 +21,14 @@ class Rules:
     per_minute: int | None
     timeout: float
 
-    def counted(self) -> dict[str, Bucket]:
-        """The requests a minute of a new lane, which no header tells."""
+    def buckets(self) -> dict[str, Bucket]:
+        """Those of a new lane: its requests a minute, which no header tells, and its tokens until one does."""
+        buckets = {TPM: Bucket(FREE_PLAN[TPM], PERIODS[TPM], presumed=True)}
         if self.per_minute is None:
-            return {RPM: Bucket(FREE_PLAN[RPM], PERIODS[RPM], presumed=True)}
-        return {RPM: Bucket(self.per_minute, PERIODS[RPM])} if self.per_minute else {}
+            buckets[RPM] = Bucket(FREE_PLAN[RPM], PERIODS[RPM], presumed=True)
+        elif self.per_minute:
+            buckets[RPM] = Bucket(self.per_minute, PERIODS[RPM])
+        return buckets
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class Books:
         if len(lanes) >= MANY:
             for idle in sorted(lanes, key=lambda name: lanes[name].busy_until())[: MANY // 10]:
                 del lanes[idle]
-        return lanes.setdefault(name, Lane(buckets=self.rules.counted()))
+        return lanes.setdefault(name, Lane(buckets=self.rules.buckets()))
 
     def number(self, reservation: Reservation) -> None:
         """Give it the next number: what was begun later has a greater one."""

@@ -203,6 +203,8 @@ class Lane(Cooling):
 
     def consume(self, number: int, tokens: int, at: float, now: float) -> None:
         """Count a call that Groq admitted at that instant, in the buckets of which its answer does not tell."""
+        if TPM in self.buckets and self.buckets[TPM].presumed:
+            del self.buckets[TPM]  # there is none
         for name, bucket in self.buckets.items():
             if number > bucket.reconciled:
                 spent = bucket.refill(units(name, tokens, bucket.limit))
@@ -253,6 +255,8 @@ class Lane(Cooling):
         """A copy for whoever looks on, in whose buckets all that is in flight is counted."""
         seen = replace(self, buckets={}, flights=[], queue=self.queue[:])
         for name, bucket in self.buckets.items():
+            if bucket.presumed and name != RPM:
+                continue  # it is not known yet
             since, full_at = self._with_flights(name, now)
             seen.buckets[name] = replace(bucket, full_at=full_at - max(0.0, since - now))
         return seen
