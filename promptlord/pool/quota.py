@@ -213,7 +213,8 @@ class Lane(Cooling):
     def learn(self, told: Mapping[str, Allowance], number: int, at: float, now: float) -> None:
         """Believe what the answer to reservation ``number`` says of the buckets as they were at the instant ``at``."""
         for name, (limit, full_in) in told.items():
-            bucket = self.buckets.setdefault(name, Bucket(limit, PERIODS[name]))
+            if not (bucket := self.buckets.get(name)):
+                bucket = self.buckets[name] = Bucket(limit, PERIODS[name])
             bucket.limit, bucket.presumed = limit, False
             bucket.believe(min(at + full_in, now + bucket.period), number)
             counted = self.buckets.get(RPM)
