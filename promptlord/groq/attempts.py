@@ -7,21 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import IO, Generic, Protocol, TypeVar
 
-from promptlord.errors import (
-    Broken,
-    ClientDisconnected,
-    CutOff,
-    DeadlineExceeded,
-    Disconnected,
-    Exhausted,
-    NoKeyReady,
-    NotConfigured,
-    ReadTimeout,
-    TooLarge,
-    Unavailable,
-    Unusable,
-    UpstreamError,
-)
+from promptlord import errors
 from promptlord.groq import policy
 from promptlord.groq.admission import Admission
 from promptlord.groq.deadline import Client, Deadline
@@ -154,7 +140,7 @@ class Upstream:
         Raises an ``UpstreamError``.
         """
         if not len(self._pool):
-            raise NotConfigured("No Groq API key is configured")
+            raise errors.NotConfigured("No Groq API key is configured")
         with self._admission.enter(bulk=call.demand.bulk) as inside:
             now = self._clock()
             # Who comes back when told to may wait longer: others have come meanwhile, and Retry-After is a promise.
@@ -171,7 +157,7 @@ class Upstream:
         for _ in range(self._max_attempts):
             try:
                 reservation = self._reserve(run)
-            except NoKeyReady as error:
+            except errors.NoKeyReady as error:
                 raise self._turned_away(run, verdict, error.ready_in) from error
             try:
                 return self._attempt(run, reservation)
@@ -182,10 +168,10 @@ class Upstream:
                 run.call = failed.next_call
         raise _failure(verdict, self._pool.ready_in(run.call.demand.models, run.call.demand.tokens))
 
-    def _turned_away(self, run: Run[T], verdict: Verdict | None, ready_in: float) -> UpstreamError:
+    def _turned_away(self, run: Run[T], verdict: Verdict | None, ready_in: float) -> errors.UpstreamError:
         # A completion that was cut off is no failure: once there is room for all of it, it is served.
         failure = _failure(None if verdict is policy.STILL_CUT_OFF else verdict, ready_in)
-        if isinstance(failure, Exhausted) and (fingerprint := run.call.fingerprint()):
+        if isinstance(failure, errors.Exhausted) and (fingerprint := run.call.fingerprint()):
             self._admission.turn_away(fingerprint, failure.ready_in)
         return failure
 
@@ -212,7 +198,7 @@ class Upstream:
             with self._admission.wait(self._pool.due_in(reservation)):
                 while not self._pool.start(reservation):
                     if run.client and run.client.disconnected():
-                        raise ClientDisconnected(_HUNG_UP)
+                        raise errors.ClientDisconnected(_HUNG_UP)
                     due_in = self._pool.due_in(reservation)
                     if self._clock() + due_in > run.put_off_until + LATE:
                         return False
@@ -231,11 +217,11 @@ class Upstream:
                 result = self._read(run, reservation, answer)
                 unread.pop_all()
             return result
-        except ReadTimeout as error:
-            raise DeadlineExceeded(_TIME_IS_UP) from error
-        except Disconnected as error:
-            raise ClientDisconnected(_HUNG_UP) from error
-        except Broken as error:
+        except errors.ReadTimeout as error:
+            raise errors.DeadlineExceeded(_TIME_IS_UP) from error
+        except errors.Disconnected as error:
+            raise errors.ClientDisconnected(_HUNG_UP) from error
+        except errors.Broken as error:
             raise self._suspect(run, reservation, policy.UNREACHABLE) from error
         finally:
             self._pool.settle(reservation)  # without a trace, unless its answer has settled it
@@ -243,7 +229,7 @@ class Upstream:
     def _send(self, run: Run[T], reservation: Reservation) -> Answer:
         call, left = run.call, run.deadline - self._clock()
         if left <= 0:
-            raise DeadlineExceeded(_TIME_IS_UP)
+            raise errors.DeadlineExceeded(_TIME_IS_UP)
         headers = {**call.headers, "Authorization": f"Bearer {reservation.key.secret}"}
         deadline = Deadline(time.monotonic() + left, self._timeout, run.client)
         return self._transport.send(call.method, call.path, headers, call.body(reservation.model), deadline)
@@ -258,9 +244,9 @@ class Upstream:
             outcome = replace(outcome, served=True, blamed=run.suspects)
             log.info("✅ Request successful with API Key %s", reservation.key.label)
             return result
-        except CutOff as error:
+        except errors.CutOff as error:
             raise _Failed(policy.STILL_CUT_OFF, run.call.roomier()) from error
-        except (Unusable, Broken) as error:
+        except (errors.Unusable, errors.Broken) as error:
             raise self._suspect(run, reservation, policy.unusable(error)) from error
         finally:
             self._announce(self._pool.settle(reservation, outcome))
@@ -307,15 +293,15 @@ def _complain(reservation: Reservation, verdict: Verdict) -> None:
     log.error("❌ Groq API Error (Key %s): %s", reservation.key.label, verdict.reason)
 
 
-def _failure(verdict: Verdict | None, ready_in: float) -> UpstreamError:
+def _failure(verdict: Verdict | None, ready_in: float) -> errors.UpstreamError:
     """What to tell the client, from the last attempt's verdict, if there was an attempt."""
     if verdict is None:
-        return Exhausted("All API keys are busy or cooling down", ready_in)
+        return errors.Exhausted("All API keys are busy or cooling down", ready_in)
     match verdict.fault:
         case Fault.LIMIT | Fault.KEY | Fault.KEY_FOR_MODEL | Fault.LACKING:
-            return Exhausted(verdict.reason, ready_in)
+            return errors.Exhausted(verdict.reason, ready_in)
         case Fault.SIZE:
-            return TooLarge(verdict.reason)
+            return errors.TooLarge(verdict.reason)
         case Fault.MODEL:
-            return Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
-    return Unavailable(verdict.reason)
+            return errors.Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
+    return errors.Unavailable(verdict.reason)
