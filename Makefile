@@ -3,9 +3,10 @@
 PYTHON ?= $(shell cd / && for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys.executable)' 2>/dev/null && break; done)
 BIN := .venv/bin
+PARALLEL := -n 4 --dist loadgroup
 SIM := http://127.0.0.1:4000
 
-.PHONY: demo run bench screenshots test check help clean
+.PHONY: demo run bench screenshots test test-fast check help clean
 .DELETE_ON_ERROR:  # or a .venv that failed half-way, as without Debian's python3-venv, would count as made
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
@@ -26,15 +27,18 @@ run: .venv/run  ## the service with your .env
 bench: .venv/run  ## what it can do, measured: four minutes; writes docs/bench.md
 	$(BIN)/python tools/bench.py
 
-test: .venv/dev  ## the tests
-	$(BIN)/pytest
+test: .venv/dev  ## the tests, four at a time, since most of them wait
+	$(BIN)/pytest $(PARALLEL)
+
+test-fast: .venv/dev  ## those that need no server, browser or Redis: ten seconds
+	$(BIN)/pytest -n 2 -m "not live"
 
 check: .venv/dev  ## style, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/actionlint .github/workflows/*.yml
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 screenshots: .venv/dev  ## the pictures in docs/, taken with Debian's chromium and fonts-inter
 	$(BIN)/python tools/screenshots.py

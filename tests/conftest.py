@@ -6,12 +6,16 @@ import os
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 for name in ("GROQ_API_KEYS", "GROQ_BASE_URL", "REDIS_URL", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PORT"):
     os.environ.pop(name, None)
+os.environ["LOG_LEVEL"] = "CRITICAL"  # the app that this import makes has no keys, and need not say so
 
+import functools
+import logging
 import re
 import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -35,11 +39,35 @@ from promptlord.pool.quota import Allowance
 from promptlord.pool.redis import RedisStorage
 from promptlord.pool.state import Demand, Outcome, Reservation, Scope
 
+del os.environ["LOG_LEVEL"]
+logging.getLogger("promptlord").setLevel(logging.NOTSET)
 Pools = Callable[..., KeyPool]
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
+LIVE = {
+    "start",
+    "server",
+    "upstream",
+    "chromium",
+    "redis_url",
+    "redis_server",
+    "program",
+    "subprocess",
+    "load_in_process",
+}
 KEYS = {"gsk_one": "org_one", "gsk_two": "org_two", "gsk_three": "org_three"}
+
+# Each app and each SDK's client reads all of certifi's authorities, which takes longer than most tests.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark what uses another process, by the fixtures and helpers that it names; it goes first, since it waits."""
+    for item in items:
+        if LIVE.intersection((*item.fixturenames, *item.function.__code__.co_names)):
+            item.add_marker("live")
+    items.sort(key=lambda item: item.get_closest_marker("live") is None)
 
 
 class Clock:
@@ -124,7 +152,7 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["alone", "shared"])
+@pytest.fixture(params=["alone", pytest.param("shared", marks=pytest.mark.live)])
 def pool_of(request: pytest.FixtureRequest) -> Pools:
     """Make a pool of so many keys, on this clock; once in memory and once in Redis, for both keep the same promises."""
     storage: Callable[..., MemoryStorage | RedisStorage] = MemoryStorage
@@ -198,16 +226,24 @@ def poll(seconds: float = 20, every: float = 0.01) -> Iterator[None]:
         time.sleep(every)
 
 
-@pytest.fixture
-def start(sim: GroqSim, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start the service on the simulated Groq, with further settings by their variables' names."""
+@contextmanager
+def starting(sim: GroqSim, logs: Path) -> Iterator[Callable[..., Server]]:
+    """Start the service on the simulated Groq, with further settings by their variables' names; in the end, end all."""
     servers: list[Server] = []
 
     def start(command: list[str] = PROCFILE, cwd: Path = ROOT, **env: str) -> Server:
         env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS)} | env
-        servers.append(Server(command, tmp_path / f"{len(servers)}.log", cwd, **env))
+        servers.append(Server(command, logs / f"{len(servers)}.log", cwd, **env))
         return servers[-1]
 
-    yield start
-    for server in servers:
-        server.end()
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.end()
+
+
+@pytest.fixture
+def start(sim: GroqSim, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    with starting(sim, tmp_path) as start:
+        yield start

@@ -200,7 +200,7 @@ def test_settings_never_change():
 # .env, read by a process of its own beside a copy of config.py
 
 
-def load(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
+def load_in_process(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
     package = folder / "promptlord"
     package.mkdir()
     for module in (config, errors):
@@ -219,17 +219,19 @@ def load(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_the_env_file_is_read_with_and_without_a_byte_order_mark(tmp_path, mark):
-    done = load(tmp_path, mark + b'GROQ_API_KEYS="gsk_a\r\ngsk_b"\r\nPORT=1234\r\n')
+    done = load_in_process(tmp_path, mark + b'GROQ_API_KEYS="gsk_a\r\ngsk_b"\r\nPORT=1234\r\n')
 
     assert done.stdout.strip() == "('gsk_a', 'gsk_b') 1234"
 
 
 def test_the_environment_beats_the_env_file(tmp_path):
-    assert load(tmp_path, b"GROQ_API_KEYS=gsk_a\nPORT=1234\n", PORT="5678").stdout.strip() == "('gsk_a',) 5678"
+    assert (
+        load_in_process(tmp_path, b"GROQ_API_KEYS=gsk_a\nPORT=1234\n", PORT="5678").stdout.strip() == "('gsk_a',) 5678"
+    )
 
 
 @pytest.mark.parametrize("content", ["GROQ_API_KEYS=gsk_secret".encode("utf-16"), b"GROQ_API_KEYS=gsk_secret\xff\n"])
 def test_an_env_file_that_is_not_utf_8_is_said_to_be_so(tmp_path, content):
-    done = load(tmp_path, content)
+    done = load_in_process(tmp_path, content)
 
     assert (done.stdout.strip(), done.stderr) == (".env must be a text file in UTF-8", "")
