@@ -133,17 +133,44 @@ def test_groq_out_of_reach_is_a_502(serve, sim):
     assert error(enhance(serve())) == (502, "Groq is unreachable")
 
 
-def test_silence_is_a_504(serve, sim):
-    sim.order(Trouble.stall(5))
+@pytest.mark.parametrize(
+    "fault",
+    [Trouble.stall(10), Trouble.drip(0.05), Trouble.drip(0.001), Trouble.stall_body(10)],
+    ids=["silence", "dripping headers", "dripping body", "half a body"],
+)
+def test_no_upstream_takes_longer_than_the_request_may(serve, sim, fault):
+    client = serve(request_timeout=0.3)
+    sim.order(fault)
 
-    assert error(enhance(serve(request_timeout=0.1))) == (504, "Groq did not answer in time")
+    began = time.monotonic()
+    response = enhance(client)
+    took = time.monotonic() - began
+
+    assert error(response) == (504, "Groq did not answer in time")
+    assert 0.27 < took < 3
+    assert client.get("/health").json["failedKeys"] == []
+    assert len(sim.calls) == 1
 
 
-def test_without_keys_every_answer_says_what_to_set(serve):
+@pytest.mark.parametrize("fault", [Trouble.hangup(), Trouble.close()], ids=["while idle", "as the request came"])
+def test_a_connection_that_groq_just_closed_costs_nobody_anything(serve, sim, caplog, fault):
+    client = serve()
+    sim.order(Trouble())
+    sim.order(fault)
+
+    assert [enhance(client).status_code for _ in range(3)] == [200] * 3
+
+    assert list(dict.fromkeys(call.key for call in sim.calls)) == list(KEYS)
+    assert client.get("/health").json["failedKeys"] == []
+    assert "failed" not in caplog.text
+
+
+def test_without_keys_every_answer_says_what_to_set_and_the_log_once(serve, caplog):
     response = enhance(serve(keys=()))
 
     assert error(response) == (503, "No Groq API key is configured")
     assert response.json["details"] == WHAT_TO_SET
+    assert caplog.text.count(f"❌ No Groq API key is configured. {WHAT_TO_SET}") == 1
 
 
 @pytest.mark.parametrize(("told", "retry_after"), [(7, 7), (7.5, 8), (0.2, 1), (1_000_000, 86400)])

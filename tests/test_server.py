@@ -15,11 +15,12 @@ from http.client import HTTPConnection, HTTPException
 
 import pytest
 import requests
-from conftest import BIN, KEYS, PROCFILE, ROOT, Server, environment, poll
+from conftest import BIN, KEYS, PROCFILE, ROOT, Server, environment, poll, starting
 from groqsim import GroqSim, Limits, Trouble
 
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
 PATIENCE = 5  # seconds that gunicorn.conf.py gives a client to send its request
+shared = pytest.mark.xdist_group("server")  # so that it is one
 SILENT, HALF_A_HEADER = b"", b"POST /enhance HTT"
 NO_BODY = b"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
 LAST_WORDS = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -35,6 +36,13 @@ def seconds_of(call: Callable[[], requests.Response]) -> tuple[float, requests.R
 def sim() -> Iterator[GroqSim]:
     with GroqSim(KEYS, NO_LIMITS) as sim:
         yield sim
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for those who leave nothing behind in it."""
+    with GroqSim(KEYS, NO_LIMITS) as sim, starting(sim, tmp_path_factory.mktemp("server")) as start:
+        yield start()
 
 
 @contextmanager
@@ -90,8 +98,8 @@ def test_idle_connections_are_kept_longer_than_herokus_router_keeps_them():
     assert int(re.search(r"^keepalive\s*= (\d+)$", settings, re.MULTILINE)[1]) > 90
 
 
-def test_a_connection_serves_several_requests(start):
-    server = start()
+@shared
+def test_a_connection_serves_several_requests(server):
     connection = HTTPConnection("127.0.0.1", server.port)
 
     ports = set()
@@ -105,30 +113,15 @@ def test_a_connection_serves_several_requests(start):
     assert None not in ports
 
 
-def test_without_keys_it_runs_and_says_what_to_set(start):
-    server = start(GROQ_API_KEYS="")
-
-    health, enhanced = server.health(), server.enhance()
-
-    assert health.status_code == enhanced.status_code == 503
-    assert health.json() == {"status": "unconfigured", "totalKeys": 0, "activeKeys": 0, "failedKeys": []}
-    assert "GROQ_API_KEYS" in enhanced.text
-    assert len(re.findall(r"❌ .*GROQ_API_KEYS", server.output)) == 1
-
-
 @pytest.mark.parametrize("command", [PROCFILE, [*PROCFILE, "--preload"], ["flask", "run", "--port", "0"]], ids=" ".join)
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("GROQ_API_KEYS", "gsk_sécret"), ("PORT", "http"), ("CLIENT_LIMITS", "often"), ("THREADS", "sixty")],
-)
-def test_a_malformed_setting_stops_the_start_with_one_line(command, name, value):
-    env = environment(**{name: value})
+def test_a_malformed_setting_stops_the_start_with_one_line(command):
+    env = environment(GROQ_API_KEYS="gsk_sécret")
 
     ended = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, env=env, capture_output=True, timeout=20)
 
     assert ended.returncode not in (0, None)
-    assert re.fullmatch(rf"❌ {name} must be [^\n]+\n", ended.stderr.decode())
-    assert value not in (ended.stdout + ended.stderr).decode()
+    assert re.fullmatch(r"❌ GROQ_API_KEYS must be [^\n]+\n", ended.stderr.decode())
+    assert "gsk_" not in (ended.stdout + ended.stderr).decode()
 
 
 def test_flask_run_takes_the_port_of_flaskenv(start, tmp_path):
@@ -216,9 +209,9 @@ def hammer(server: Server, prompt: str, connection: str) -> Counter[object]:
 # Under load, and with clients that stall
 
 
-@pytest.mark.parametrize(("calls", "slow"), [(60, 60), (100, 60)])
-def test_slow_requests_do_not_keep_a_health_check_waiting(start, sim, calls, slow):
-    server = start(REQUEST_TIMEOUT_SECONDS="2")
+def test_slow_requests_do_not_keep_a_health_check_waiting(start, sim):
+    calls, slow, timeout = 100, 60, 4
+    server = start(REQUEST_TIMEOUT_SECONDS=str(timeout))
     sim.order(Trouble.stall(10), times=None)
     with ThreadPoolExecutor(calls) as pool:
         began = time.monotonic()
@@ -229,39 +222,36 @@ def test_slow_requests_do_not_keep_a_health_check_waiting(start, sim, calls, slo
 
         checks = [seconds_of(server.health)[0] for _ in range(5)]
 
-        assert time.monotonic() - began < 2, "the slow ones ended before all checks were made"
+        assert time.monotonic() - began < timeout, "the slow ones ended before all checks were made"
         answers = [call.result() for call in under_way]
 
     print(f"/health beside {calls} slow requests: {max(checks):.3f} s at most")
-    assert max(checks) < 1
+    assert max(checks) < timeout / 4  # 0.01 s on an idle machine
     assert Counter(answer.status_code for _, answer in answers) == Counter({504: slow}) + Counter({503: calls - slow})
     surplus = [(took, answer) for took, answer in answers if answer.status_code == 503]
-    assert all(took < 1.5 and int(answer.headers["Retry-After"]) >= 1 for took, answer in surplus)
+    assert all(took < timeout - 1 and int(answer.headers["Retry-After"]) >= 1 for took, answer in surplus)
 
 
-def test_silent_clients_cost_nothing(start):
-    server = start()
-
+@shared
+def test_silent_clients_cost_nothing(server):
     with clients(server, *[SILENT] * 70):
         took, response = seconds_of(server.health)
 
     assert response.status_code == 200
-    assert took < 1
+    assert took < PATIENCE / 2
 
 
-def test_clients_that_do_not_close_hold_up_nobody(start):
-    server = start()
-
+@shared
+def test_clients_that_do_not_close_hold_up_nobody(server):
     with clients(server, *[LAST_WORDS] * 10):
         took, response = seconds_of(server.health)
 
     assert response.status_code == 200
-    assert took < 1
+    assert took < 10  # gunicorn would wait 2 s for each of them
 
 
-def test_clients_that_stall_half_way_lose_their_threads(start):
-    server = start()
-
+@shared
+def test_clients_that_stall_half_way_lose_their_threads(server):
     with clients(server, *[HALF_A_HEADER, NO_BODY] * 35) as stalled:
         took, response = seconds_of(server.health)
         answer = stalled[1].recv(4096)
@@ -286,8 +276,8 @@ def test_silent_and_idle_clients_do_not_hold_up_the_stop(start):
     assert time.monotonic() - began < PATIENCE + 3
 
 
-def test_a_slow_but_steady_client_is_served(start):
-    server = start()
+@shared
+def test_a_slow_but_steady_client_is_served(server):
     body = b'{"prompt": "ping"}'
 
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
@@ -298,8 +288,8 @@ def test_a_slow_but_steady_client_is_served(start):
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_long_upload_over_a_slow_line_is_served(start):
-    server = start()
+@shared
+def test_a_long_upload_over_a_slow_line_is_served(server):
     body = b'{"prompt": "ping"%s}' % (b" " * 100_000)
     began = time.monotonic()
 
@@ -314,39 +304,6 @@ def test_a_long_upload_over_a_slow_line_is_served(start):
 
     assert answer.json() == {"enhancedPrompt": "ping"}
     assert time.monotonic() - began > PATIENCE
-
-
-# Time
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [Trouble.stall(10), Trouble.drip(0.05), Trouble.drip(0.001), Trouble.stall_body(10)],
-    ids=["silence", "dripping headers", "dripping body", "half a body"],
-)
-def test_no_upstream_takes_longer_than_the_request_may(start, sim, fault):
-    server = start(REQUEST_TIMEOUT_SECONDS="1")
-    sim.order(fault)
-
-    took, response = seconds_of(server.enhance)
-
-    assert response.status_code == 504
-    assert 0.9 < took < 2
-    assert server.health().json()["failedKeys"] == []
-    assert len(sim.calls) == 1
-
-
-@pytest.mark.parametrize("fault", [Trouble.hangup(), Trouble.close()], ids=["while idle", "as the request came"])
-def test_a_connection_that_groq_just_closed_costs_nobody_anything(start, sim, fault):
-    server = start()
-    sim.order(Trouble())
-    sim.order(fault)
-
-    assert [server.enhance().status_code for _ in range(3)] == [200] * 3
-
-    assert list(dict.fromkeys(call.key for call in sim.calls)) == list(KEYS)
-    assert server.health().json()["failedKeys"] == []
-    assert "failed" not in server.output
 
 
 # Logs
