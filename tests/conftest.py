@@ -59,7 +59,7 @@ LIVE = {
 KEYS = {"gsk_one": "org_one", "gsk_two": "org_two", "gsk_three": "org_three"}
 
 # Each app and each SDK's client reads all of certifi's authorities, which takes longer than most tests.
-ssl.create_default_context = functools.cache(ssl.create_default_context)
+ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
@@ -121,9 +121,9 @@ def sim() -> Iterator[GroqSim]:
 def serve(sim: GroqSim, clock: Clock) -> Callable[..., FlaskClient]:
     """Start the service in this process, on the simulated Groq and the test's clock; settings by ``Config``'s names."""
 
-    def start(**settings: object) -> FlaskClient:
-        settings = {"keys": tuple(KEYS), "base_url": sim.url, "client_limits": "", "max_wait": 0.0} | settings
-        return create_app(Config(**settings), clock).test_client()
+    def start(**settings: Any) -> FlaskClient:
+        ours: dict[str, Any] = {"keys": tuple(KEYS), "base_url": sim.url, "client_limits": "", "max_wait": 0.0}
+        return create_app(Config(**ours | settings), clock).test_client()
 
     return start
 
@@ -139,9 +139,15 @@ def redis_server() -> Iterator[tuple[str, Callable[[], None]]]:
         port = str(free.getsockname()[1])
     options = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as server:
+
+        def end() -> None:
+            server.kill()
+            server.wait()
+
         try:
+            assert server.stdout
             assert any("Ready to accept connections" in line for line in server.stdout), "redis-server does not start"
-            yield f"redis://127.0.0.1:{port}", lambda: (server.kill(), server.wait())
+            yield f"redis://127.0.0.1:{port}", end
         finally:
             server.kill()
 

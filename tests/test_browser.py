@@ -11,12 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
 from conftest import KEYS, ROOT, Server, starting
 from groqsim import GroqSim, Trouble
-from playwright.sync_api import Browser, BrowserType, Page, Worker, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Locator, Page, ViewportSize, Worker, expect, sync_playwright
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 EXTENSION = ROOT / "tests" / "extension"
@@ -27,7 +28,8 @@ FLAGS = [
     f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1",
 ]
 LOST = re.compile("net::ERR_(CONNECTION_(REFUSED|RESET)|EMPTY_RESPONSE)")  # so says the console, whatever a page does
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
+WIDE, NARROW = ViewportSize(width=1280, height=800), ViewportSize(width=320, height=640)
+SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
 Start = Callable[..., Server]
 pytestmark = pytest.mark.xdist_group("browser")  # those of a group share a browser and a server
 readable, called = pytest.mark.xdist_group("readable"), pytest.mark.xdist_group("called")
@@ -44,7 +46,7 @@ def chromium() -> Iterator[BrowserType]:
         yield playwright.chromium
 
 
-def options(**more: object) -> dict[str, object]:
+def options(**more: Any) -> dict[str, Any]:
     args = [*FLAGS, *more.pop("args", [])]
     return {"executable_path": shutil.which("chromium"), "args": args, "chromium_sandbox": os.geteuid() != 0} | more
 
@@ -79,7 +81,7 @@ def server(upstream: GroqSim, tmp_path_factory: pytest.TempPathFactory) -> Itera
 class Visit:
     """A page in a window of its own, with all that its console said and all hosts that it asked."""
 
-    def __init__(self, browser: Browser, url: str, **window: object) -> None:
+    def __init__(self, browser: Browser, url: str, **window: Any) -> None:
         self.context = browser.new_context(**window)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
@@ -87,7 +89,7 @@ class Visit:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("response", lambda got: got.status < 400 or self.complaints.append(got.url))
+        self.page.on("response", lambda got: self.complaints.extend([got.url] if got.status >= 400 else []))
         self.page.goto(url)
 
 
@@ -96,7 +98,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open the status page. In the end no console has complained and no other host was asked."""
     visits: list[tuple[str, Visit]] = []
 
-    def visit(server: Server, **window: object) -> Page:
+    def visit(server: Server, **window: Any) -> Page:
         visits.append((server.url, Visit(browser, server.url, **window)))
         return visits[-1][1].page
 
@@ -107,7 +109,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         assert {urlsplit(asked).netloc for asked in made.asked} == {urlsplit(url).netloc}
 
 
-def row(page: Page, label: str) -> object:
+def row(page: Page, label: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=label))
 
 
@@ -251,7 +253,7 @@ def test_every_state_is_readable_for_all(state: str, sim: GroqSim, start: Start,
         server.end()
         expect(page.get_by_role("alert")).to_be_visible()
 
-    for window, scheme in product([WIDE, NARROW], ["light", "dark"]):
+    for window, scheme in product([WIDE, NARROW], SCHEMES):
         page.set_viewport_size(window)
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert page.evaluate("document.documentElement.scrollWidth") <= window["width"]
@@ -307,8 +309,9 @@ def worker(chromium: BrowserType, tmp_path_factory: pytest.TempPathFactory) -> I
     yield from extension(chromium, tmp_path_factory.mktemp("worker"), permission=False)
 
 
-def enhance(worker: Worker, server: Server, prompt: str = "write a poem about rain") -> dict:
-    return worker.evaluate("([backend, prompt]) => enhance(backend, prompt)", [server.url, prompt])
+def enhance(worker: Worker, server: Server, prompt: str = "write a poem about rain") -> dict[str, Any]:
+    told: dict[str, Any] = worker.evaluate("([backend, prompt]) => enhance(backend, prompt)", [server.url, prompt])
+    return told
 
 
 @called

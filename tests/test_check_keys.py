@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 
 
-def check(sim: GroqSim, *options: str, **settings: object) -> Result:
+def check(sim: GroqSim, *options: str, **settings: Any) -> Result:
     settings = {"keys": tuple(KEYS), "base_url": sim.url} | settings
     return create_app(Config(**settings)).test_cli_runner().invoke(args=["check-keys", *options])
 
@@ -144,7 +145,7 @@ def test_no_key_is_ever_printed(sim: GroqSim) -> None:
         assert not re.search("gsk_(one|two|three)|org_", check(sim, *options).output)
 
 
-def flask(sim: GroqSim, **env: str) -> dict[str, object]:
+def flask(sim: GroqSim, **env: str) -> dict[str, Any]:
     env = {"PYTHON_DOTENV_DISABLED": "1", "PATH": os.defpath, "GROQ_BASE_URL": sim.url} | env
     return {"args": [Path(sys.executable).with_name("flask"), "check-keys"], "cwd": ROOT, "env": env}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from promptlord import config, errors
-from promptlord.config import EXTENSIONS_AND_LOCALHOST, Config, ConfigError
+from promptlord.config import EXTENSIONS_AND_LOCALHOST, Config
+from promptlord.errors import ConfigError
 
 DEFAULTS = {
     "GROQ_API_KEYS": (),
@@ -194,7 +195,7 @@ def test_secrets_are_not_shown():
 
 def test_settings_never_change():
     with pytest.raises(FrozenInstanceError):
-        Config().port = 1
+        Config().port = 1  # type: ignore[misc]
 
 
 # .env, read by a process of its own beside a copy of config.py
@@ -204,7 +205,7 @@ def load_in_process(folder: Path, content: bytes, **env: str) -> subprocess.Comp
     package = folder / "promptlord"
     package.mkdir()
     for module in (config, errors):
-        shutil.copy(module.__file__, package)
+        shutil.copy(str(module.__file__), package)
     (folder / ".env").write_bytes(content)
     show = (
         "from promptlord.config import Config\nfrom promptlord.errors import ConfigError\n"

@@ -44,7 +44,7 @@ def test_the_example_holds_every_setting_once():
 
 
 def test_the_example_as_it_is_changes_nothing():
-    example = dotenv_values(ROOT / ".env.example")
+    example = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
 
     assert [name for name, value in example.items() if not is_default(name, value)] == []
     assert Config.from_env({**example, "DYNO": "web.1"}).trusted_hops == 1

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promptlord.errors import CutOff, PromptError, Unusable
+from promptlord.tokens import estimate
 from promptlord.web.enhance import (
     MORE_ROOM,
     MOST_RESERVE,
@@ -16,14 +18,14 @@ from promptlord.web.enhance import (
     checked,
     clean,
     completion,
-    estimate,
 )
 
 GPT_OSS = "openai/gpt-oss-20b"
 
 
-def request(prompt: str, model: str = GPT_OSS) -> dict[str, object]:
-    return json.loads(Enhancement.of(prompt, [model]).body(model))
+def request(prompt: str, model: str = GPT_OSS) -> dict[str, Any]:
+    sent: dict[str, Any] = json.loads(Enhancement.of(prompt, [model]).body(model))
+    return sent
 
 
 def read(content: object, finish: str = "stop") -> str:

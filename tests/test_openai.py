@@ -72,7 +72,7 @@ def raw(answer: bytes) -> Trouble:
 def error_of(response: TestResponse) -> dict[str, str]:
     """The error, which is in OpenAI's shape."""
     assert response.content_type == "application/json"
-    error = response.get_json()["error"]
+    error: dict[str, str] = response.get_json()["error"]
     assert error.keys() >= {"message", "type", "code"}
     assert all(isinstance(value, str) for value in error.values())
     return error
@@ -649,7 +649,12 @@ def test_a_stream_keeps_its_place_until_it_ends(connect, sim):
 
 def test_the_connection_of_an_answer_that_was_read_is_used_again(client, sim):
     threads = set()
-    sim.reply = lambda request: threads.add(threading.current_thread()) or "said"  # each connection has its own
+
+    def reply(request: object) -> str:
+        threads.add(threading.current_thread())  # each connection has its own
+        return "said"
+
+    sim.reply = reply
     for stream in (False, True) * 3:
         response = client.chat(stream=stream)
         assert response.data

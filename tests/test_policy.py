@@ -1,6 +1,7 @@
 """What Groq's answers mean: every row of the fault table, as they really look, and what an enemy might send."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +13,7 @@ from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
 from promptlord.pool.state import Scope
 
 ORG = "org_01k9v83k2bf1zr2nc2pzp9y3ad"
+about: Any = pytest.approx
 KEY = "gsk_0123456789abcdefghijklmnopqrstuvwxyz"
 UPGRADE = "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
 LANE = f"Rate limit reached for model `openai/gpt-oss-20b` in organization `{ORG}` service tier `on_demand`"
@@ -47,7 +49,7 @@ def test_a_rate_limit_says_which_one_of_whom_and_for_how_long(kind, dimension, n
 
     words = dimension.rpartition(" (")[0]
     reason = f"Rate limit exceeded on {words}"
-    assert verdict == Verdict(Fault.LIMIT, reason, pytest.approx(cooldown), ORG, words, verdict.level)
+    assert verdict == Verdict(Fault.LIMIT, reason, about(cooldown), ORG, words, verdict.level)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,7 @@ def test_headers_say_when_each_bucket_is_full_again():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"reset": None}, Allowance(8000, pytest.approx(36.27))),
+        ({"reset": None}, Allowance(8000, about(36.27))),
         ({"reset": "-5s", "remaining": "8000"}, Allowance(8000, 0)),
         ({"reset": "99h"}, Allowance(8000, 60)),
         ({"reset": "0s"}, Allowance(8000, 0)),

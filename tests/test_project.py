@@ -18,13 +18,16 @@ def read(name: str) -> str:
 
 
 def of(file: Path) -> dict[Any, Any]:
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    read: dict[Any, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return read
 
 
 def supported() -> list[str]:
     """From the oldest Python that ruff checks for to the one that the platforms run."""
     oldest = re.search(r'target-version = "py3(\d+)"', read("pyproject.toml"))
     newest = re.fullmatch(r"3\.(\d+)\n", read(".python-version"))
+    assert oldest
+    assert newest
     return [f"3.{minor}" for minor in range(int(oldest[1]), int(newest[1]) + 1)]
 
 
