@@ -20,13 +20,11 @@ from datetime import date
 from functools import cached_property, partial
 
 from groqsim import MODELS, Limits
-from latency import latency, table
+from latency import latency, table, verdict
 from rig import ROOT, Seen, groq, post, service
+from turns import turn_costs
 from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, reply
 
-from keypool import KeyPool
-from promptlord.pool.quota import RPD, TPM, Allowance
-from promptlord.pool.state import Demand, Outcome, Scope
 from promptlord.web import enhance
 
 SEED = 3
@@ -36,7 +34,6 @@ PATIENCE = 10.0  # MAX_WAIT_SECONDS where nobody sets it
 NOTICED = 0.1  # seconds; a shorter wait is the machine's
 RETRIED = 3  # of so many clients that are told to come back, one does
 FULL = 180.0  # seconds from which on a run is worth writing down
-SERVED = 1_000_000  # requests before a turn is measured once more
 FREE = Limits()  # Groq's, of its free plan
 
 
@@ -238,7 +235,7 @@ def row(result: Result) -> dict[str, str]:
     latencies = [visit.seconds for visit in result.delivered]
     waits = [wait for wait in result.waits if wait > NOTICED]
     again = f" + {result.again.count(200)} of {len(result.again)}" if result.again else ""
-    musts = [f"{must.text}: {'ok' if must.holds(result) else 'FAILED'}" for must in result.scenario.musts]
+    musts = [verdict(must.text, must.holds(result)) for must in result.scenario.musts]
     return {
         "scenario": result.scenario.about,
         "offered": str(len(result.visits)),
@@ -296,59 +293,8 @@ def reserves(seconds: float, only: str | None) -> tuple[str, bool]:
     return f"{about}\n\n{table(head, rows)}", True
 
 
-# The cost of one turn
-
-
-def serve(pool: KeyPool, turns: int) -> None:
-    demand = Demand(MODELS, 600)
-    told = {TPM: Allowance(8000, 1.0), RPD: Allowance(1000, 86.4)}
-    outcome = Outcome(admitted=True, served=True, allowances=told)
-    for _ in range(turns):
-        pool.settle(pool.reserve(demand), outcome)
-
-
-def turn_cost(pool: KeyPool, threads: int = 1, turns: int = 4000) -> str:
-    """Microseconds of a turn: the best of three, for what else the machine does is not the pool's."""
-    best = math.inf
-    for _ in range(3):
-        crew = [threading.Thread(target=serve, args=(pool, turns // threads)) for _ in range(threads)]
-        start = time.perf_counter()
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
-        best = min(best, (time.perf_counter() - start) / turns * 1e6)
-    return f"{best:.1f}"
-
-
-def pool_of(keys: int, served: int = 0, cooling: int = 0) -> KeyPool:
-    """On a clock that goes on two seconds at each look, so that no lane is ever used up."""
-    pool = KeyPool([f"gsk_{number}" for number in range(keys)], 1e9, 30, partial(next, itertools.count(0.0, 2.0)))
-    serve(pool, served)
-    for _ in range(cooling):
-        pool.settle(pool.reserve(Demand(MODELS, 600)), Outcome(cools=Scope.KEY, reason="dead"))
-    return pool
-
-
-def turns(seconds: float, only: str | None) -> tuple[str, bool]:
-    rows = [
-        [
-            f"{keys:,}",
-            turn_cost(pool_of(keys)),
-            turn_cost(pool_of(keys), 32),
-            turn_cost(pool_of(keys, cooling=keys * 9 // 10)),
-            turn_cost(pool_of(keys, cooling=keys - 1)),
-        ]
-        for keys in (1, 3, 15, 1000)
-    ]
-    late = turn_cost(pool_of(15, served=SERVED))
-    head = ("keys", "1 thread", "32 threads", "nine in ten cooling", "all but one")
-    about = f"Microseconds of `reserve` + `settle`; after {SERVED:,} requests, with 15 keys: {late}"
-    return f"{about}\n\n{table(head, rows)}", True
-
-
-PARTS = {  # name: (title, what measures it)
-    "turns": ("The cost of a turn", turns),
+PARTS: dict[str, tuple[str, Callable[[float, str | None], tuple[str, bool]]]] = {  # name: (title, what measures it)
+    "turns": ("The cost of a turn", lambda seconds, only: turn_costs()),
     "capacity": ("Capacity", capacity),
     "reserves": ("The reserve", reserves),
     "added": ("What the service adds", lambda seconds, only: (latency(), True)),

@@ -57,6 +57,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
+def verdict(must: str, holds: bool) -> str:
+    """What a result has to show, and whether it does."""
+    return f"{must}: {'ok' if holds else 'FAILED'}"
+
+
 def started(url: str, threads: int) -> AbstractContextManager[Service]:
     return service(url, list(KEYS), MODELS, ACCESS_TOKENS=TOKEN, KEY_REQUESTS_PER_MINUTE="0", THREADS=str(threads))
 
