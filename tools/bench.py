@@ -15,13 +15,16 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
+from statistics import mean
+from typing import NamedTuple
 
-from groqsim import MODELS, Limits
+from clients import RETRIED, Visit, greedy, is_greedy, press
+from groqsim import DIMENSIONS, MODELS, Limits
 from latency import latency, table, verdict
-from rig import ROOT, Seen, groq, post, service
+from rig import ROOT, Seen, groq, service
 from turns import turn_costs
 from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, reply
 
@@ -32,9 +35,11 @@ LATENCY = 0.3  # seconds of each of Groq's answers
 SLOW = 3.0  # of those with a slow key
 PATIENCE = 10.0  # MAX_WAIT_SECONDS where nobody sets it
 NOTICED = 0.1  # seconds; a shorter wait is the machine's
-RETRIED = 3  # of so many clients that are told to come back, one does
 FULL = 180.0  # seconds from which on a run is worth writing down
 FREE = Limits()  # Groq's, of its free plan
+PAID = Limits(1000, 250_000, 500_000, None)
+DAY = 3_000_000  # tokens a day: many, so that some come back within minutes,
+LEFT = 1600  # and all but so many of them used up when the run begins
 
 
 # Scenarios
@@ -48,9 +53,29 @@ class Must:
     holds: Callable[["Result"], bool]
 
 
+class Needs(NamedTuple):
+    """What Groq counts."""
+
+    requests: float = 0.0
+    tokens: float = 0.0
+
+
+class Rest(NamedTuple):
+    """What the buckets of a model's lane had for ``/v1`` beside the presses, which of them binds, what was served."""
+
+    model: str
+    allowed: float
+    binds: str
+    served: int
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """``rate``: enhancements a minute. ``organizations``: one a key. ``faults`` and ``slow`` by the keys' places."""
+    """``rate``: enhancements a minute. ``organizations``: one a key. ``faults`` and ``slow`` by the keys' places.
+
+    ``had``: tokens that a lane has had of its day's before. ``greedy``: clients of ``/v1`` for each model, which come
+    beside the presses of the scenario ``alone``.
+    """
 
     name: str
     about: str
@@ -61,6 +86,9 @@ class Scenario:
     limits: Limits = FREE
     faults: Mapping[int, str] = field(default_factory=dict)
     slow: Sequence[int] = ()
+    had: int = 0
+    greedy: int = 0
+    alone: str = ""
 
     @property
     def keys(self) -> dict[str, str]:
@@ -71,7 +99,7 @@ class Scenario:
 
     def arrivals(self, seconds: float) -> Iterator[tuple[float, str]]:
         """Poisson, given how many come; each prompt equally often. The same in each run."""
-        dice, number = random.Random(f"{SEED} {self.name}"), round(self.rate * seconds / 60)
+        dice, number = random.Random(f"{SEED} {self.alone or self.name}"), round(self.rate * seconds / 60)
         deck = (prompt for _ in itertools.count() for prompt in dice.sample(PROMPTS, len(PROMPTS)))
         for place, at in enumerate(sorted(dice.uniform(0, seconds) for _ in range(number))):
             yield at, f"{next(deck)} ({place})"
@@ -79,24 +107,17 @@ class Scenario:
     def allowed(self, seconds: float) -> float:
         """Enhancements that the buckets of all usable lanes admit, full at first; the last come may wait a while."""
         lanes = (len(set(self.organizations)) - len(self.faults)) * len(self.models)
-        calls, tokens = mean_cost([prompt for _, prompt in self.arrivals(seconds)])
-        needs = [(self.limits.rpm, 60, calls), (self.limits.rpd, 86400, calls)]
-        needs += [(self.limits.tpm, 60, tokens), (self.limits.tpd, 86400, tokens)]
-        return lanes * min(limit * (1 + (seconds + PATIENCE) / period) / need for limit, period, need in needs if limit)
+        needs = Needs(*mean_cost([prompt for _, prompt in self.arrivals(seconds)]))
+        return lanes * self.admits(seconds + PATIENCE, needs, Needs())[0]
 
-
-@dataclass
-class Visit:
-    """One client's request: when it came, what it got after how many seconds; ``again``: what a retry got."""
-
-    at: float
-    prompt: str
-    status: int = 0
-    seconds: float = 0.0
-    retry_after: int = 0
-    again: int = 0
-    again_after: float = 0.0  # seconds after it came, too
-    error: str = ""
+    def admits(self, seconds: float, needs: Needs, taken: Needs) -> tuple[float, str]:
+        """How many of ``needs`` a lane admits in so many seconds, beside what is taken, and the bucket that binds."""
+        counts = []
+        for name, (_, kind, period) in DIMENSIONS.items():
+            if limit := getattr(self.limits, name.lower()):
+                room = limit * (1 + seconds / period) - (self.had if name == "TPD" else 0)
+                counts.append(((room - getattr(taken, kind)) / getattr(needs, kind), name))
+        return min(counts)
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,9 @@ class Result:
     seconds: float
     visits: list[Visit]
     calls: list[Seen]
+    greedy: list[int]  # statuses
+    began: float  # by the clock of ``calls``
+    alone: "Result | None" = None  # of the same presses with nobody beside them
 
     @property
     def delivered(self) -> list[Visit]:
@@ -124,8 +148,14 @@ class Result:
 
     @property
     def used(self) -> float:
-        """What was delivered, retries too, of what was allowed."""
-        return (len(self.delivered) + self.again.count(200)) / self.allowed
+        """What was delivered, retries too, of what was allowed, and no later."""
+        return sum(end <= self.seconds + PATIENCE + LATENCY for end in self.ends) / self.allowed
+
+    @property
+    def ends(self) -> list[float]:
+        """When each that was delivered was, retries too."""
+        first = [visit.at + visit.seconds for visit in self.delivered]
+        return first + [visit.at + visit.again_after for visit in self.visits if visit.again == 200]
 
     @property
     def refusals(self) -> int:
@@ -152,12 +182,35 @@ class Result:
     def asked(self, place: int) -> int:
         return sum(call.key == f"gsk_bench_{place}" for call in self.calls)
 
+    @property
+    def beside(self) -> float:
+        """Of the presses that are served alone the share that was served here, too."""
+        assert self.alone
+        pairs = zip(self.visits, self.alone.visits, strict=True)
+        both = [here.status == 200 for here, there in pairs if there.status == 200]
+        return sum(both) / len(both)
+
+    @cached_property
+    def rests(self) -> list[Rest]:
+        """For each model. A request of ``/v1`` takes what Groq counted for it."""
+        return [self._rest(model) for model in self.scenario.models]
+
+    def _rest(self, model: str) -> Rest:
+        calls = [call for call in self.calls if call.model == model and call.status == 200]
+        calls = [call for call in calls if call.at <= self.began + self.seconds]
+        presses = [call.tokens for call in calls if not is_greedy(call.prompt)]
+        bulk = [call.tokens for call in calls if is_greedy(call.prompt)]
+        taken, needs = Needs(len(presses), sum(presses)), Needs(1, mean(bulk))
+        return Rest(model, *self.scenario.admits(self.seconds, needs, taken), len(bulk))
+
+    @property
+    def rest_used(self) -> float:
+        return sum(rest.served for rest in self.rests) / sum(rest.allowed for rest in self.rests)
+
     def sustained(self) -> float:
         """Enhancements a minute once the buckets' first filling is gone."""
         since = self.seconds / 3
-        ends = [visit.at + visit.seconds for visit in self.delivered]
-        ends += [visit.at + visit.again_after for visit in self.visits if visit.again == 200]
-        return sum(since <= end < self.seconds for end in ends) * 60 / (self.seconds - since)
+        return sum(since <= end < self.seconds for end in self.ends) * 60 / (self.seconds - since)
 
 
 RPM_ONLY = Limits(30, None, None, None)
@@ -188,6 +241,24 @@ SCENARIOS = (
         [ALL_ANSWERED, Must("bad ones ≤ 5 calls", lambda result: max(map(result.asked, (3, 5))) <= 5)],
         faults={3: "invalid_api_key", 5: "organization_restricted"}, slow=[7],
     ),
+    Scenario(
+        "day", "one organization, the day's tokens used up", 15, "a",
+        [Must("refusals ≤ 1 a lane", lambda result: result.refusals <= len(MODELS)),
+         Must("503s say when", lambda result: result.told_when),
+         Must("retries served", lambda result: set(result.again) <= {200}),
+         Must("≥ 97 % of allowed", lambda result: result.used >= 0.97)],
+        limits=replace(FREE, tpd=DAY), had=DAY - LEFT,
+    ),
+    Scenario(
+        "paid", "one key on a paid plan", 120, "a",
+        [ALL_ANSWERED, Must("0 refusals", lambda result: not result.refusals)], limits=PAID,
+    ),
+    Scenario("alone", "one organization, 12 presses a minute", 12, "a", [ALL_ANSWERED]),
+    Scenario(
+        "greedy", "the same beside twelve greedy clients", 12, "a",
+        [Must("≥ 95 % of the presses served alone", lambda result: result.beside >= 0.95),
+         Must("/v1 gets ≥ 90 % of the rest", lambda result: result.rest_used >= 0.9)], greedy=6, alone="alone",
+    ),
     Scenario("one-model", "one key, one model, more than it can", 40, "a", models=MODELS[:1]),
     Scenario("two-models", "one key, two models, more than they can", 60, "a"),
 )  # fmt: skip
@@ -196,31 +267,30 @@ SCENARIOS = (
 # Running one
 
 
-def visit_with(visit: Visit, port: int, due: float, turned_away: Iterator[int]) -> None:
-    visit.status, visit.retry_after, visit.error = post(port, visit.prompt)
-    visit.seconds = time.monotonic() - due
-    if visit.status == 503 and visit.retry_after and next(turned_away) % RETRIED == 0:
-        time.sleep(visit.retry_after)
-        visit.again = post(port, visit.prompt)[0]
-        visit.again_after = time.monotonic() - due
-
-
 def run(seconds: float, scenario: Scenario) -> Result:
     """Open loop: each client comes at its time in a thread of its own, whatever became of those before."""
     visits, turned_away, threads = [Visit(*arrival) for arrival in scenario.arrivals(seconds)], itertools.count(), []
+    statuses: list[int] = []
     slow = {key: scenario.latency(key) for key in scenario.keys}
     faults = {f"gsk_bench_{place}": name for place, name in scenario.faults.items()}
     settings = {"keys": scenario.keys, "limits": scenario.limits, "latency_of": slow, "reasoning_tokens": 0}
-    with groq(settings | {"reply": reply}, faults) as sim, service(sim.url, [*scenario.keys], scenario.models) as ours:
+    with (
+        groq(settings | {"reply": reply}, faults, scenario.had) as sim,
+        service(sim.url, [*scenario.keys], scenario.models) as ours,
+    ):
         start = time.monotonic()
+        for model, number in itertools.product(scenario.models, range(scenario.greedy)):
+            greed = (ours.port, model, str(number), start + seconds, statuses)
+            threads.append(threading.Thread(target=greedy, args=greed, daemon=True))
+            threads[-1].start()
         for visit in visits:
             due = start + visit.at
             time.sleep(max(0.0, due - time.monotonic()))
-            threads.append(threading.Thread(target=visit_with, args=(visit, ours.port, due, turned_away), daemon=True))
+            threads.append(threading.Thread(target=press, args=(visit, ours.port, due, turned_away), daemon=True))
             threads[-1].start()
         for thread in threads:
             thread.join(60)
-        return Result(scenario, seconds, visits, sim.calls())
+        return Result(scenario, seconds, visits, sim.calls(), statuses, start)
 
 
 # What it shows
@@ -257,24 +327,47 @@ for prompts of {min(map(len, PROMPTS))} to {max(map(len, PROMPTS)):,} characters
 enhancement takes {CALLS:.2f} calls and {TOKENS:.0f} tokens; what a reserve has left is not given back.
 
 - allowed: what the buckets of all usable lanes (organizations × models) hold at first and refill until the last may be
-  served, {PATIENCE:.0f} s after it came, divided by what a mean enhancement takes; but not more than came
+  served, {PATIENCE:.0f} s after it came, divided by what a mean enhancement takes; but not more than came; of
+  allowed: those served until then
 - retries: one in {RETRIED} of those who got a 503 came back once, exactly when told to; so many of them were served
-- waited: for a slot, over {NOTICED} s"""
+- waited: for a slot, over {NOTICED} s
+- the day's tokens used up: {LEFT:,} of {DAY:,} a lane are left when the run begins
+- greedy clients: six a model ask `/v1` without a pause, and after a 503 again within a second; the rest is what the
+  buckets hold and refill in the run, without what the presses took, divided by what a request of theirs takes"""
 
 
 def capacity(seconds: float, only: str | None) -> tuple[str, bool]:
     """All scenarios at once; return what to print, and whether all is as it must be."""
-    scenarios = [scenario for scenario in SCENARIOS if only in (None, scenario.name)]
+    wanted = {scenario.name for scenario in SCENARIOS if only in (None, scenario.name)}
+    wanted |= {scenario.alone for scenario in SCENARIOS if scenario.name in wanted}
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in wanted]
     with ThreadPoolExecutor(len(scenarios)) as crew:
-        results = list(crew.map(partial(run, seconds), scenarios))
+        by_name = {result.scenario.name: result for result in crew.map(partial(run, seconds), scenarios)}
+    results = [replace(result, alone=by_name.get(result.scenario.alone)) for result in by_name.values()]
     good = all(must.holds(result) for result in results for must in result.scenario.musts)
     rows = [row(result) for result in results]
     parts = [MEANING, table([*rows[0]], [[*cells.values()] for cells in rows])]
     parts += [f"{result.scenario.about}: {result.odd}" for result in results if result.odd]
+    parts += [rest(result) for result in results if result.greedy]
     free = [[result.scenario.about, f"{result.sustained():.1f}"] for result in results if not result.scenario.musts]
     if free:
         parts.append(table(("free plan, sustained", "enhancements a minute"), free))
     return "\n\n".join(parts), good
+
+
+def rest(result: Result) -> str:
+    """What ``/v1`` had beside the presses, and what these had beside it."""
+    told = ", ".join(f"{count} × {status}" for status, count in sorted(Counter(result.greedy).items()))
+    about = (
+        f"Beside {len(MODELS) * result.scenario.greedy} greedy clients, which met {told}, {result.beside:.1%} of the"
+    )
+    about += f" presses served alone are served; `/v1` gets {result.rest_used:.1%} of the rest:"
+    head = ("model", "/v1 served", "the rest", "of the rest", "bound by")
+    rows = [
+        [rest.model, f"{rest.served}", f"{rest.allowed:.0f}", f"{rest.served / rest.allowed:.1%}", rest.binds]
+        for rest in result.rests
+    ]
+    return f"{about}\n\n{table(head, rows)}"
 
 
 # The reserve

@@ -11,10 +11,9 @@ from pathlib import Path
 from statistics import quantiles
 from typing import NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 from groqsim import MODELS, Limits
-from rig import Service, groq, service
+from rig import TOKEN, Service, groq, health, service
 
 PAIRS = 400  # of a direct call and one through the service, in turn
 CLIENTS = 8  # that call without a pause
@@ -22,7 +21,6 @@ LOAD = 5.0  # seconds of their calls
 STREAMS = 60  # at a time
 PAUSE = 0.05  # seconds between a stream's events
 KEYS = {f"gsk_{number}": f"org_{number}" for number in range(3)}
-TOKEN = "token"
 MILLISECONDS = 1000
 UNLIMITED = Limits(None, None, None, None)
 
@@ -63,7 +61,7 @@ def verdict(must: str, holds: bool) -> str:
 
 
 def started(url: str, threads: int) -> AbstractContextManager[Service]:
-    return service(url, list(KEYS), MODELS, ACCESS_TOKENS=TOKEN, KEY_REQUESTS_PER_MINUTE="0", THREADS=str(threads))
+    return service(url, list(KEYS), MODELS, KEY_REQUESTS_PER_MINUTE="0", THREADS=str(threads))
 
 
 def _direct(url: str) -> Place:
@@ -136,15 +134,13 @@ def _threads(count: int) -> list[str]:
 
         def look() -> None:
             time.sleep(alone / 2)
-            began = time.perf_counter()
-            urlopen(f"http://127.0.0.1:{served.port}/health", timeout=30).close()
-            seen.extend((time.perf_counter() - began, _memory(served.worker)))
+            seen.extend((health(served.port), _memory(served.worker)))
 
         _together([*[lambda: taken.append(_stream(Place(served.port, TOKEN)))] * STREAMS, look])
     good = [seconds for seconds, status in taken if status == 200]
-    health, memory = seen
+    took, memory = seen
     slowest = f"{max(good):.1f} ({alone:.1f})"
-    return [str(count), f"{len(good)}", slowest, f"{health * MILLISECONDS:.0f}", f"{before:.0f}, {memory:.0f}"]
+    return [str(count), f"{len(good)}", slowest, f"{took * MILLISECONDS:.0f}", f"{before:.0f}, {memory:.0f}"]
 
 
 def _stream(place: Place) -> tuple[float, int]:

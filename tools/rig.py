@@ -1,6 +1,7 @@
 """What a measurement needs: simulated Groqs and real gunicorns of this service, each a process of its own."""
 
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
-from groqsim import GroqSim, Trouble
+from groqsim import Account, GroqSim, Received, Trouble
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for those who measure a module alone
 STARTS_IN = 30.0  # seconds, on a busy machine
 ENDS_IN = 35.0  # seconds; gunicorn lets go of what is in flight after 29
+TOKEN = "token"  # that opens /v1
 
 
 class Seen(NamedTuple):
@@ -28,7 +30,9 @@ class Seen(NamedTuple):
 
     at: float
     key: str
+    model: str
     prompt: str
+    tokens: int
     status: int
 
 
@@ -45,23 +49,38 @@ class Groq:
         return calls
 
 
-def _simulate(pipe: Connection, settings: Mapping[str, Any], faults: Mapping[str, str]) -> None:
-    with GroqSim(**settings) as sim:
+class Begun(GroqSim):
+    """A simulator whose day has begun before the first call."""
+
+    def begin(self, had: int) -> None:
+        """Let each organization have had so many tokens of each model."""
+        now = self.clock()
+        for lane in itertools.product({*self.keys.values()}, self.models):
+            self._lanes[lane] = Account(self.limits, now)
+            self._lanes[lane].add({"TPD": -had}, now)
+
+
+def _simulate(pipe: Connection, settings: Mapping[str, Any], faults: Mapping[str, str], had: int) -> None:
+    sim = Begun(**settings)
+    sim.begin(had)
+    with sim:
         for key, name in faults.items():
             sim.order(Trouble.named(name), key=key, times=None)
         pipe.send(sim.url)
         while pipe.recv():
-            pipe.send(
-                [Seen(call.at, call.key, call.json["messages"][-1]["content"], call.status) for call in sim.calls]
-            )
+            pipe.send([_seen(call) for call in sim.calls])
+
+
+def _seen(call: Received) -> Seen:
+    return Seen(call.at, call.key, call.model, call.json["messages"][-1]["content"], call.tokens, call.status)
 
 
 @contextmanager
-def groq(settings: Mapping[str, Any], faults: Mapping[str, str]) -> Iterator[Groq]:
-    """A simulator with these ``settings``; ``faults``: what calls with a key always meet."""
+def groq(settings: Mapping[str, Any], faults: Mapping[str, str], had: int = 0) -> Iterator[Groq]:
+    """A simulator with these ``settings``; ``faults``: what calls with a key always meet. ``had``: see ``Begun``."""
     spawn = multiprocessing.get_context("spawn")
     pipe, theirs = spawn.Pipe()
-    process = spawn.Process(target=_simulate, args=(theirs, settings, faults), daemon=True)
+    process = spawn.Process(target=_simulate, args=(theirs, settings, faults, had), daemon=True)
     process.start()
     try:
         yield Groq(pipe)
@@ -80,7 +99,7 @@ class Service(NamedTuple):
 
 @contextmanager
 def service(url: str, keys: Sequence[str], models: Sequence[str], **more: str) -> Iterator[Service]:
-    """The service as a user would start it, but for the clients' limits and ``more`` settings."""
+    """The service as a user would start it, but for the clients' limits, a token for ``/v1`` and ``more`` settings."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = {
@@ -88,6 +107,7 @@ def service(url: str, keys: Sequence[str], models: Sequence[str], **more: str) -
         "GROQ_BASE_URL": url,
         "GROQ_MODELS": ",".join(models),
         "CLIENT_LIMITS": "",
+        "ACCESS_TOKENS": TOKEN,
         "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
         "PYTHON_DOTENV_DISABLED": "1",
         "PATH": os.environ["PATH"],
@@ -117,13 +137,30 @@ def _wait_for(port: int, began: float) -> None:
     raise SystemExit("The service does not start; does `make run`?")
 
 
-def post(port: int, prompt: str) -> tuple[int, int, str]:
+def enhance(port: int, prompt: str) -> tuple[int, int, str]:
     """Ask for one enhancement; return its status, ``Retry-After`` and error, 0 and "" if there is none."""
+    return _post(port, "/enhance", {"prompt": prompt}, {})
+
+
+def complete(port: int, model: str, prompt: str, most: int) -> tuple[int, int, str]:
+    """Ask for one chat completion of so many tokens at the most; return the same."""
+    chat = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_completion_tokens": most}
+    return _post(port, "/v1/chat/completions", chat, {"Authorization": f"Bearer {TOKEN}"})
+
+
+def _post(port: int, path: str, data: Mapping[str, object], headers: Mapping[str, str]) -> tuple[int, int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("POST", "/enhance", json.dumps({"prompt": prompt}), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps(data), {"Content-Type": "application/json", **headers})
         response = connection.getresponse()
         body = json.loads(response.read())
-        return response.status, int(response.headers.get("Retry-After", 0)), body.get("error", "")
+        return response.status, int(response.headers.get("Retry-After", 0)), str(body.get("error", ""))
     finally:
         connection.close()
+
+
+def health(port: int) -> float:
+    """Seconds that ``/health`` takes."""
+    began = time.perf_counter()
+    urlopen(f"http://127.0.0.1:{port}/health", timeout=30).close()
+    return time.perf_counter() - began
