@@ -21,6 +21,7 @@ from functools import cached_property, partial
 from statistics import mean
 from typing import NamedTuple
 
+from burst import burst
 from clients import RETRIED, Visit, greedy, is_greedy, press
 from groqsim import DIMENSIONS, MODELS, Limits
 from latency import latency, table, verdict
@@ -389,6 +390,7 @@ def reserves(seconds: float, only: str | None) -> tuple[str, bool]:
 PARTS: dict[str, tuple[str, Callable[[float, str | None], tuple[str, bool]]]] = {  # name: (title, what measures it)
     "turns": ("The cost of a turn", lambda seconds, only: turn_costs()),
     "capacity": ("Capacity", capacity),
+    "burst": ("A burst", lambda seconds, only: burst()),
     "reserves": ("The reserve", reserves),
     "added": ("What the service adds", lambda seconds, only: (latency(), True)),
 }
