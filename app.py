@@ -1,4 +1,4 @@
-"""The service: who calls, what they may send, what they get back."""
+"""Wires everything; errors become statuses here and nowhere else."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.redis import RedisStorage
 from promptlord.web import enhance, status
 from promptlord.web import openai as v1
-from promptlord.web.access import guard_origins, harden, limited
+from promptlord.web.access import guard_origins, harden, limit_clients
 from promptlord.web.body import BODY_MAX
 from promptlord.web.service import Service
 
@@ -49,7 +49,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     _announce(config)
     guard_origins(app, config)
     app.after_request(harden)
-    app.extensions["promptlord"] = Service(config, pool, groq, limited(app, config, groq.fetch))
+    app.extensions["promptlord"] = Service(config, pool, groq, limit_clients(app, config, groq.fetch))
     app.register_blueprint(enhance.routes)
     app.register_blueprint(status.routes)
     app.cli.add_command(check_keys.command(config))

@@ -86,9 +86,9 @@ class KeyPool:
         """
         return self._decide(lambda books: ledger.settle(books, reservation, outcome))
 
-    def ready_in(self, models: Sequence[str], tokens: int = 0) -> float:
-        """Seconds until a press that needs so many tokens would be served by one of ``models``; 0 if it would now."""
-        return self._decide(lambda books: turns.ready_in(books, Demand(models, tokens)))
+    def ready_in(self, demand: Demand) -> float:
+        """Seconds until what is demanded would be served; 0 if it would now."""
+        return self._decide(lambda books: turns.ready_in(books, demand))
 
     def health(self, models: Sequence[str]) -> dict[str, object]:
         """What ``GET /health`` shows; healthy while a lane of one of ``models`` is not cooling."""
@@ -106,7 +106,7 @@ class KeyPool:
 def _health(books: Books, models: Sequence[str]) -> dict[str, object]:
     now, lanes = books.now, books.state.lanes
     owners = {owner for (owner, _), lane in lanes.items() if lane.until > now}
-    records = [(key, books.record(key)) for key in books.rules.keys]
+    records = [(key, books.see(key)) for key in books.rules.keys]
     cooling = {key for key, record in records if record.cooling.until > now or record.owner in owners}
     able = any(
         record.cooling.until <= now
@@ -130,7 +130,7 @@ def _snapshot(books: Books) -> Snapshot:
     names = state.names | {key.id: key.label for key in rules.keys}
     keys = [
         KeyView(key.label, names[record.owner], record.requests, record.failures, replace(record.cooling))
-        for key, record in ((key, books.record(key)) for key in rules.keys)
+        for key, record in ((key, books.see(key)) for key in rules.keys)
     ]
     lanes = {(names.get(owner, "?"), model): lane.seen(now) for (owner, model), lane in state.lanes.items()}
     per_minute = FREE_PLAN[RPM] if rules.per_minute is None else rules.per_minute

@@ -1,5 +1,6 @@
 """Who may come in, who may wait, and who is known again when they come back."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -10,7 +11,7 @@ from promptlord.groq.admission import MEMORY, REMEMBERED, Admission
 
 
 @pytest.fixture
-def inside() -> ExitStack:
+def inside() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 

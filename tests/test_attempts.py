@@ -12,6 +12,7 @@ from promptlord import errors
 from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
 from promptlord.groq.transport import Transport
+from promptlord.pool.state import Demand
 from promptlord.web.enhance import MORE_ROOM, Enhancement
 
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
@@ -379,7 +380,7 @@ def test_a_client_that_leaves_gives_its_booking_back(sim: GroqSim, clock: Clock)
     with pytest.raises(errors.ClientDisconnected):
         service.fetch(client=Leaver())
 
-    assert service.pool.ready_in(MODELS[:1]) == pytest.approx(60, abs=1)
+    assert service.pool.ready_in(Demand(MODELS[:1])) == pytest.approx(60, abs=1)
     assert len(service.asked()) == 1
 
 

@@ -10,7 +10,7 @@ from conftest import Clock, Pools, failed, limited, served, take
 
 from keypool import KeyPool
 from promptlord.errors import NoKeyReady
-from promptlord.pool.state import NO_TRACE, Outcome, Scope
+from promptlord.pool.state import NO_TRACE, Demand, Outcome, Scope
 
 MODEL = ["m"]
 NOT_FOUND = Outcome(cools=Scope.LANE, reason="Model not found", lacks=True)
@@ -89,14 +89,14 @@ def test_what_failed_rests_twice_as_long_each_time_up_to_an_hour(pool_of: Pools,
     rests = []
     for _ in range(8):
         pool.settle(take(pool), fault)
-        rests.append(pool.ready_in(MODEL))
+        rests.append(pool.ready_in(Demand(MODEL)))
         clock.advance(rests[-1])
 
     assert rests == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
     pool.settle(take(pool), served())
     pool.settle(take(pool), fault)
-    assert pool.ready_in(MODEL) == 60
+    assert pool.ready_in(Demand(MODEL)) == 60
 
 
 def test_a_key_may_fail_for_years(clock: Clock) -> None:
@@ -132,7 +132,7 @@ def test_a_success_clears_the_count_but_not_a_cooldown_that_runs(pool_of: Pools,
     pool.settle(late, served())
 
     assert fail_counts(pool) == {1: 0}  # listed still, for it cools
-    assert pool.ready_in(MODEL) == 60
+    assert pool.ready_in(Demand(MODEL)) == 60
 
 
 def test_who_failed_what_another_key_serves_pays_once_and_not_the_one_that_served(pool_of: Pools, clock: Clock) -> None:
@@ -154,7 +154,7 @@ def test_what_is_settled_twice_is_settled_once(pool_of: Pools, clock: Clock) -> 
     assert len(pool.settle(reservation, limited(5)).marked) == 1
     assert pool.settle(reservation, limited(500)).marked == ()
 
-    assert pool.ready_in(MODEL) == pytest.approx(5)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(5)
 
 
 # Models that are not there
@@ -255,6 +255,9 @@ def test_health_is_unconfigured_without_keys(pool_of: Pools, clock: Clock) -> No
 
 def test_questions_change_nothing(clock: Clock) -> None:
     pool = KeyPool(["gsk_1", "gsk_2"], per_minute=1, clock=clock)
+    fresh = pool._storage.decide(repr)
+    pool.ready_in(Demand(MODEL)), pool.health(MODEL), pool.snapshot()
+    assert pool._storage.decide(repr) == fresh
     pool.settle(take(pool), limited(5))
     take(pool)
     booked = take(pool, max_wait=100)
@@ -262,7 +265,7 @@ def test_questions_change_nothing(clock: Clock) -> None:
     before = storage.decide(repr)
 
     clock.advance(100)
-    pool.due_in(booked), pool.ready_in(["m", "new"], 9), pool.health(["m", "new"]), pool.snapshot()
+    pool.due_in(booked), pool.ready_in(Demand(["m", "new"], 9)), pool.health(["m", "new"]), pool.snapshot()
 
     assert storage.decide(repr) == before
 

@@ -16,7 +16,7 @@ from promptlord.errors import NoKeyReady
 from promptlord.pool.books import MANY
 from promptlord.pool.quota import LAG, RPD, RPM, TPD, TPM, Allowance, Bucket, Lane
 from promptlord.pool.redis import RedisStorage
-from promptlord.pool.state import Outcome, Reservation, State
+from promptlord.pool.state import Demand, Outcome, Reservation, State
 
 MODEL = ["m"]
 FREE = {TPM: Allowance(8000, 0), RPD: Allowance(1000, 0)}
@@ -77,8 +77,8 @@ def test_headers_say_what_is_left(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.settle(take(pool, 1000), served(full(used=7500)))
 
-    assert pool.ready_in(MODEL, 500) == pytest.approx(0)
-    assert pool.ready_in(MODEL, 1000) == pytest.approx(500 * 60 / 8000)
+    assert pool.ready_in(Demand(MODEL, 500)) == pytest.approx(0)
+    assert pool.ready_in(Demand(MODEL, 1000)) == pytest.approx(500 * 60 / 8000)
 
 
 def test_what_is_in_flight_counts_until_an_answer_has_counted_it(pool_of: Pools, clock: Clock) -> None:
@@ -86,13 +86,13 @@ def test_what_is_in_flight_counts_until_an_answer_has_counted_it(pool_of: Pools,
     known(pool, full())
     first, second = take(pool, 3000), take(pool, 3000)
 
-    assert pool.ready_in(MODEL, 3000) > 0
+    assert pool.ready_in(Demand(MODEL, 3000)) > 0
 
     pool.settle(first, served(full(used=3000)))  # said when the second had not arrived yet
-    assert pool.ready_in(MODEL, 3000) == pytest.approx(1000 * 60 / 8000, abs=LAG)
+    assert pool.ready_in(Demand(MODEL, 3000)) == pytest.approx(1000 * 60 / 8000, abs=LAG)
 
     pool.settle(second, served(full(used=4000)))  # a part of the reserve was given back
-    assert pool.ready_in(MODEL, 4000) == pytest.approx(0)
+    assert pool.ready_in(Demand(MODEL, 4000)) == pytest.approx(0)
 
 
 def test_an_answer_that_was_long_on_its_way_is_as_old_as_its_call(pool_of: Pools, clock: Clock) -> None:
@@ -102,8 +102,8 @@ def test_an_answer_that_was_long_on_its_way_is_as_old_as_its_call(pool_of: Pools
 
     pool.settle(slow, served(full(used=8000)))  # when it was admitted; half of it has come back since
 
-    assert pool.ready_in(MODEL, 3900) == pytest.approx(0)
-    assert pool.ready_in(MODEL, 4100) > 0
+    assert pool.ready_in(Demand(MODEL, 3900)) == pytest.approx(0)
+    assert pool.ready_in(Demand(MODEL, 4100)) > 0
 
 
 def test_of_an_older_answer_only_bad_news_is_believed(pool_of: Pools, clock: Clock) -> None:
@@ -113,21 +113,21 @@ def test_of_an_older_answer_only_bad_news_is_believed(pool_of: Pools, clock: Clo
 
     pool.settle(fast, served(full(used=7000)))
     pool.settle(slow, served(full(used=1000)))
-    assert pool.ready_in(MODEL, 1000) == pytest.approx(0)
-    assert pool.ready_in(MODEL, 1001) > 0
+    assert pool.ready_in(Demand(MODEL, 1000)) == pytest.approx(0)
+    assert pool.ready_in(Demand(MODEL, 1001)) > 0
 
     pool.settle(slower, served(full(used=8000)))
-    assert pool.ready_in(MODEL, 1000) == pytest.approx(7.5)
+    assert pool.ready_in(Demand(MODEL, 1000)) == pytest.approx(7.5)
 
 
 def test_an_answer_that_says_nothing_changes_nothing(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.settle(take(pool, 100), served(full(used=8000)))
 
-    before = pool.ready_in(MODEL, 1000)
+    before = pool.ready_in(Demand(MODEL, 1000))
     pool.settle(take(pool, 100, ["other"]), served())
 
-    assert pool.ready_in(MODEL, 1000) == before
+    assert pool.ready_in(Demand(MODEL, 1000)) == before
 
 
 @pytest.mark.parametrize("lie", [Allowance(1, 60), Allowance(8000, 60), Allowance(1e12, 60), Allowance(0.001, 0)])
@@ -138,7 +138,7 @@ def test_no_lie_blocks_a_lane_for_longer_than_the_bucket_takes_to_fill(
     pool = pool_of(1, clock)
     pool.settle(take(pool, 500), served({name: lie}))
 
-    assert pool.ready_in(MODEL, 500) <= 60
+    assert pool.ready_in(Demand(MODEL, 500)) <= 60
 
 
 @pytest.mark.parametrize("tokens", [10**12, 1_000_000, 0, -5, 16_001])
@@ -148,17 +148,17 @@ def test_no_number_that_a_client_names_is_felt_by_others(pool_of: Pools, tokens:
     slow, huge = take(pool, 600), take(pool, tokens, bulk=True)
     pool.settle(slow, served(full(used=600)))
 
-    assert pool.ready_in(MODEL, 600) == 0  # while it is in flight, for Groq will refuse it
+    assert pool.ready_in(Demand(MODEL, 600)) == 0  # while it is in flight, for Groq will refuse it
 
     pool.settle(huge)
-    assert pool.ready_in(MODEL, 7400) == pytest.approx(0)
+    assert pool.ready_in(Demand(MODEL, 7400)) == pytest.approx(0)
 
 
 def test_one_that_hardly_fits_waits_for_a_full_bucket_and_groq_decides(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock)
     pool.settle(take(pool, 600), served(full(used=4000)))
 
-    assert pool.ready_in(MODEL, 9000) == pytest.approx(30)
+    assert pool.ready_in(Demand(MODEL, 9000)) == pytest.approx(30)
 
 
 def test_what_was_refused_leaves_no_trace(pool_of: Pools, clock: Clock) -> None:
@@ -166,18 +166,18 @@ def test_what_was_refused_leaves_no_trace(pool_of: Pools, clock: Clock) -> None:
     known(pool, {TPM: Allowance(1000, 0)})
     clock.advance(60)
     reservation = take(pool, 1000)
-    assert pool.ready_in(MODEL) > 0
+    assert pool.ready_in(Demand(MODEL)) > 0
 
     pool.settle(reservation)
 
-    assert pool.ready_in(MODEL, 1000) == 0
+    assert pool.ready_in(Demand(MODEL, 1000)) == 0
 
 
 def test_what_is_lost_with_its_thread_is_counted_until_it_expires(pool_of: Pools, clock: Clock) -> None:
     pool = pool_of(1, clock, per_minute=1)
     lost = take(pool)
 
-    assert pool.ready_in(MODEL) == pytest.approx(60 + LAG)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(60 + LAG)
     clock.advance(66)
     take(pool)
     pool.settle(lost, served())  # it was not, after all
@@ -190,7 +190,7 @@ def test_a_refusal_gives_nothing_back(pool_of: Pools, clock: Clock) -> None:
 
     pool.settle(refused, limited(0.5, TPM))
 
-    assert pool.ready_in(MODEL, 1000) == pytest.approx(0.5 + 52.5)
+    assert pool.ready_in(Demand(MODEL, 1000)) == pytest.approx(0.5 + 52.5)
 
 
 def test_a_refusal_without_numbers_is_believed_all_the_same(pool_of: Pools, clock: Clock) -> None:
@@ -199,7 +199,7 @@ def test_a_refusal_without_numbers_is_believed_all_the_same(pool_of: Pools, cloc
 
     clock.advance(2.001)
     pool.settle(take(pool), served())
-    assert pool.ready_in(MODEL) == pytest.approx(2, abs=LAG)  # one slot came back, not thirty
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(2, abs=LAG)  # one slot came back, not thirty
 
 
 def test_no_slot_is_taken_too_early_when_the_first_request_was_long_on_its_way(clock: Clock) -> None:
@@ -230,7 +230,7 @@ def test_the_days_tokens_are_learnt_from_their_refusal_and_counted_down(pool_of:
 
     pool.settle(take(pool, 1500), served(FREE))
 
-    assert pool.ready_in(MODEL, 640) == pytest.approx(640 * 86400 / 200_000, rel=0.01)
+    assert pool.ready_in(Demand(MODEL, 640)) == pytest.approx(640 * 86400 / 200_000, rel=0.01)
 
 
 @pytest.mark.parametrize(("told", "ready_in"), [(FREE, 2), (PAID, 0), ({RPD: Allowance(1000, 0)}, 2), ({}, 2)])
@@ -241,7 +241,7 @@ def test_thirty_a_minute_are_presumed_while_the_headers_show_the_free_plan(
     for _ in range(30):
         pool.settle(take(pool), served(told))
 
-    assert pool.ready_in(MODEL) == pytest.approx(ready_in)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(ready_in)
 
 
 def test_what_the_operator_says_of_requests_a_minute_is_kept_to_on_any_plan(pool_of: Pools, clock: Clock) -> None:
@@ -249,7 +249,7 @@ def test_what_the_operator_says_of_requests_a_minute_is_kept_to_on_any_plan(pool
     for _ in range(2):
         pool.settle(take(pool), served(PAID))
 
-    assert pool.ready_in(MODEL) == pytest.approx(30)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(30)
 
 
 def test_the_true_requests_a_minute_are_learnt_from_their_refusal(pool_of: Pools, clock: Clock) -> None:
@@ -261,7 +261,7 @@ def test_the_true_requests_a_minute_are_learnt_from_their_refusal(pool_of: Pools
     pool.settle(take(pool), served(PAID))
 
     assert lane_of(pool).buckets[RPM].limit == 1000
-    assert pool.ready_in(MODEL) == pytest.approx(0.06, abs=0.002)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(0.06, abs=0.002)
 
 
 # Turns
@@ -305,7 +305,7 @@ def lane_of_model(pool: KeyPool, model: str) -> Lane:
 
 def used_up(pool: KeyPool, *, bulk: bool = False) -> None:
     """Take all that the requests a minute admit."""
-    while not pool.ready_in(MODEL):
+    while not pool.ready_in(Demand(MODEL)):
         pool.settle(take(pool, bulk=bulk), served())
 
 
@@ -450,7 +450,7 @@ def test_bulk_requests_leave_room_for_as_many_presses_as_came_of_late(pool_of: P
         clock.advance(5)
 
     pool.settle(take(pool, 100), served(full(used=6500)))
-    assert pool.ready_in(MODEL, 600) == 0
+    assert pool.ready_in(Demand(MODEL, 600)) == 0
     with pytest.raises(NoKeyReady):
         take(pool, 100, bulk=True)
 
@@ -496,7 +496,7 @@ def test_what_both_have_used_is_added_when_lanes_prove_to_be_one(pool_of: Pools,
     pool.settle(one, Outcome(admitted=True, organization="org_x"))
     pool.settle(two, Outcome(admitted=True, organization="org_x"))
 
-    assert pool.ready_in(MODEL) == pytest.approx(15, abs=2 * LAG)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(15, abs=2 * LAG)
 
 
 def test_who_waits_goes_on_waiting_when_its_key_joins_an_organization(pool_of: Pools, clock: Clock) -> None:

@@ -11,6 +11,7 @@ from keypool import KeyPool
 from promptlord.errors import NoKeyReady
 from promptlord.pool.quota import LAG, TPM, Allowance
 from promptlord.pool.redis import NAME, RedisStorage
+from promptlord.pool.state import Demand
 
 MODEL = ["m"]
 SECRETS = ["gsk_one", "gsk_two", "gsk_three"]
@@ -46,7 +47,7 @@ def test_what_one_has_in_flight_is_gone_for_the_other(url: str, clock: Clock) ->
     one.settle(take(one), served({TPM: Allowance(8000, 0)}))
     take(one, 7000)
 
-    assert other.ready_in(MODEL, 2000) == pytest.approx(7.5 + LAG)
+    assert other.ready_in(Demand(MODEL, 2000)) == pytest.approx(7.5 + LAG)
 
 
 def test_bookings_are_one_queue(url: str, clock: Clock) -> None:
@@ -98,9 +99,9 @@ def test_a_booking_survives_a_redis_that_was_emptied(url: str, clock: Clock) -> 
 
     assert pool.due_in(booked) == pytest.approx(60)
     assert not pool.start(booked)
-    assert other.ready_in(MODEL) == pytest.approx(120)
+    assert other.ready_in(Demand(MODEL)) == pytest.approx(120)
     pool.settle(booked)
-    assert other.ready_in(MODEL) == pytest.approx(60)
+    assert other.ready_in(Demand(MODEL)) == pytest.approx(60)
 
 
 def test_without_redis_each_goes_on_with_what_it_knows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

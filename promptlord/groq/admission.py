@@ -71,12 +71,12 @@ class Admission:
         """
         if not self._turned_away:
             return False
-        mark = fingerprint()
+        known = fingerprint()
         with self._lock:
-            at = self._turned_away.get(mark)
+            at = self._turned_away.get(known)
             if at is None or at > (now := self._clock()):
                 return False
-            del self._turned_away[mark]
+            del self._turned_away[known]
             return now <= at + MEMORY
 
     def _leave(self, bulk: bool) -> None:

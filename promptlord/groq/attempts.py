@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import IO, Generic, Protocol, TypeVar
@@ -49,7 +49,7 @@ class Pool(Protocol):
 
     def settle(self, reservation: Reservation, outcome: Outcome = NO_TRACE) -> News: ...
 
-    def ready_in(self, models: Sequence[str], tokens: int = 0) -> float: ...
+    def ready_in(self, demand: Demand) -> float: ...
 
 
 class Call(Protocol[T_co]):
@@ -158,7 +158,9 @@ class Upstream:
             try:
                 reservation = self._reserve(run)
             except errors.NoKeyReady as error:
-                raise self._turned_away(run, verdict, error.ready_in) from error
+                # A completion that was cut off is no failure: once there is room for all of it, it is served.
+                told = None if verdict is policy.CUT_OFF else verdict
+                raise self._turned_away(run, told, error.ready_in) from error
             try:
                 return self._attempt(run, reservation)
             except _Failed as failed:
@@ -166,11 +168,10 @@ class Upstream:
                 if failed.next_call is None:
                     break
                 run.call = failed.next_call
-        raise _failure(verdict, self._pool.ready_in(run.call.demand.models, run.call.demand.tokens))
+        raise self._turned_away(run, verdict, self._pool.ready_in(run.call.demand))
 
     def _turned_away(self, run: Run[T], verdict: Verdict | None, ready_in: float) -> errors.UpstreamError:
-        # A completion that was cut off is no failure: once there is room for all of it, it is served.
-        failure = _failure(None if verdict is policy.STILL_CUT_OFF else verdict, ready_in)
+        failure = _failure(verdict, ready_in)
         if isinstance(failure, errors.Exhausted) and (fingerprint := run.call.fingerprint()):
             self._admission.turn_away(fingerprint, failure.ready_in)
         return failure
@@ -245,7 +246,7 @@ class Upstream:
             log.info("✅ Request successful with API Key %s", reservation.key.label)
             return result
         except errors.CutOff as error:
-            raise _Failed(policy.STILL_CUT_OFF, run.call.roomier()) from error
+            raise _Failed(policy.CUT_OFF, run.call.roomier()) from error
         except (errors.Unusable, errors.Broken) as error:
             raise self._suspect(run, reservation, policy.unusable(error)) from error
         finally:

@@ -86,7 +86,7 @@ _BY_CODE = {
     "model_not_found": (Fault.LACKING, "Model not found"),
 }
 UNREACHABLE = Verdict(Fault.GROQ, "Groq is unreachable")
-STILL_CUT_OFF = Verdict(Fault.GROQ, "Unusable answer: cut off for want of room")
+CUT_OFF = Verdict(Fault.GROQ, "Unusable answer: cut off for want of room")
 
 
 def is_good(status: int) -> bool:

@@ -10,7 +10,7 @@ MANY = 1000  # lanes, beyond which idle ones are forgotten: clients choose the m
 
 @dataclass(frozen=True)
 class Rules:
-    """``cooldown``: seconds that a failed key rests where Groq names no time. ``timeout``: of a call, in seconds.
+    """``cooldown``: seconds that a failed key cools where Groq names no time. ``timeout``: of a call, in seconds.
 
     ``per_minute``: requests that a lane admits; 0: as many as one likes; ``None``: the free plan's, while the
     answers' headers show no other plan.
@@ -39,12 +39,20 @@ class Books:
     state: State
     now: float
 
+    def see(self, key: Key) -> KeyRecord:
+        """What is known of a key, to be looked at only: of one that is new, nothing is kept."""
+        return self.state.keys.get(key.id) or KeyRecord(owner=key.id)
+
+    def see_lane(self, key: Key, model: str) -> Lane:
+        """The lane of the key's organization for the model, to be looked at only."""
+        return self.state.lanes.get((self.see(key).owner, model)) or Lane(buckets=self.rules.buckets())
+
     def record(self, key: Key) -> KeyRecord:
-        """What is known of a key; one that the state does not know is new."""
+        """What is known of a key, to be changed."""
         return self.state.keys.get(key.id) or self.state.keys.setdefault(key.id, KeyRecord(owner=key.id))
 
     def lane(self, key: Key, model: str) -> Lane:
-        """The lane of the key's organization for the model, a new one if there is none yet."""
+        """The lane of the key's organization for the model, to be changed."""
         name, lanes = (self.record(key).owner, model), self.state.lanes
         if lane := lanes.get(name):
             return lane
@@ -53,7 +61,7 @@ class Books:
                 del lanes[idle]
         return lanes.setdefault(name, Lane(buckets=self.rules.buckets()))
 
-    def number(self, reservation: Reservation) -> None:
+    def give_number(self, reservation: Reservation) -> None:
         """Give it the next number: what was begun later has a greater one."""
         self.state.reservations += 1
         reservation.number = self.state.reservations
@@ -62,5 +70,5 @@ class Books:
         """The keys by organization; one whose organization is not known yet is an organization of its own."""
         owners: dict[str, list[Key]] = {}
         for key in self.rules.keys:
-            owners.setdefault(self.record(key).owner, []).append(key)
+            owners.setdefault(self.see(key).owner, []).append(key)
         return owners

@@ -115,6 +115,14 @@ def units(name: str, tokens: int, limit: float) -> float:
     return min(tokens, limit) if tokens <= OVERESTIMATE * limit else 0.0
 
 
+def _fits_at(since: float, full_at: float, period: float) -> float:
+    """From when a bucket holds all that would make it full at ``full_at``, if it refills since the instant ``since``.
+
+    What fits at that instant has fitted before, for the bucket was full until then.
+    """
+    return full_at - period if full_at - period > since else 0.0
+
+
 @dataclass
 class Lane(Cooling):
     """One organization, one model. ``serves``: it has answered.
@@ -140,10 +148,7 @@ class Lane(Cooling):
                 if booking.expires > now:
                     needed += units(name, booking.tokens, limit)
             since, full_at = self._with_flights(name, now) if self.flights else (0.0, bucket.full_at)
-            fits_at = full_at + (needed / limit - 1) * bucket.period
-            # It refills only from ``since`` on, so what fits then has fitted before.
-            if fits_at > ready and fits_at > since:
-                ready = fits_at
+            ready = max(ready, _fits_at(since, full_at + bucket.refill(needed), bucket.period))
         return ready
 
     def slots(self, now: float, line: Sequence["Booking"]) -> list[float]:
@@ -154,8 +159,7 @@ class Lane(Cooling):
             for place, booking in enumerate(line):
                 if booking.expires > now:
                     full_at += bucket.refill(units(name, booking.tokens, bucket.limit))
-                if since < full_at - bucket.period > slots[place]:
-                    slots[place] = full_at - bucket.period
+                slots[place] = max(slots[place], _fits_at(since, full_at, bucket.period))
         return slots
 
     def due_at(self, now: float, place: int, room: Room) -> float:
@@ -202,9 +206,12 @@ class Lane(Cooling):
         self.queue = [booking for booking in self.queue if booking.expires > now]
 
     def consume(self, number: int, tokens: int, at: float, now: float) -> None:
-        """Count a call that Groq admitted at that instant, in the buckets of which its answer does not tell."""
+        """Count a call that Groq admitted at that instant, in the buckets of which its answer does not tell.
+
+        Tokens a minute that no answer tells of are not presumed any longer.
+        """
         if TPM in self.buckets and self.buckets[TPM].presumed:
-            del self.buckets[TPM]  # there is none
+            del self.buckets[TPM]
         for name, bucket in self.buckets.items():
             if number > bucket.reconciled:
                 spent = bucket.refill(units(name, tokens, bucket.limit))

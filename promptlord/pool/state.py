@@ -10,7 +10,7 @@ from promptlord.pool.quota import NO_ROOM, Allowance, Cooling, Lane, Room
 
 FADES = 60.0  # seconds in which the memory of presses fades to a third
 AHEAD = 15.0  # seconds of presses, at the rate of late, that bulk requests leave room for
-FORGOTTEN = 0.1  # presses; when no more are remembered, no room is left for any
+FADED = 0.1  # presses; when no more are remembered, no room is left for any
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Outcome:
     served: bool = False  # with an answer that could be used: the key has proved itself
     cools: Scope = Scope.NOTHING
     seconds: float = 0.0  # to cool; 0: the usual cooldown
-    limited: bool = False  # by a limit of Groq's: it will be back then; else it rests longer with each failure in a row
+    limited: bool = False  # by a limit of Groq's: it will be back then; else it cools longer with each failure in a row
     reason: str = ""
     dimension: str = ""  # the bucket that refused
     lacks: bool = False  # there is no such model, at least not for this organization
@@ -149,7 +149,7 @@ class Presses:
     def room(self, model: str, lanes: int, now: float) -> Room:
         """What a bulk request has to leave in a lane, which is one of so many that presses may use."""
         count = self.count * math.exp((self.at - now) / FADES)
-        if model not in self.models or count < FORGOTTEN:
+        if model not in self.models or count < FADED:
             return NO_ROOM
         requests = math.ceil(count * AHEAD / FADES / lanes)
         return Room(requests, requests * self.tokens / self.count)

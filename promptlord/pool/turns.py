@@ -20,7 +20,7 @@ def reserve(
     state, now = books.state, books.now
     if after is None and not demand.bulk:
         state.presses.add(demand, now)
-    rooms = {model: _room(books, model) for model in demand.models} if demand.bulk else {}
+    rooms = _rooms(books, demand)
     first = state.turn if after is None else after.number
     ready_at, candidate = now, _ready(books, demand, _candidates(books, demand.models, first, tried), rooms)
     if candidate is None:
@@ -40,7 +40,7 @@ def reserve(
 
 def ready_in(books: Books, demand: Demand) -> float:
     """Seconds until the first of the models' lanes can serve; 0 if one can."""
-    ready_at, _ = _earliest(books, demand, _candidates(books, demand.models, 0, ()), {})
+    ready_at, _ = _earliest(books, demand, _candidates(books, demand.models, 0, ()), _rooms(books, demand))
     return max(0.0, ready_at - books.now)
 
 
@@ -48,7 +48,7 @@ def due_in(books: Books, reservation: Reservation) -> float:
     """Seconds until a booked reservation may be started; 0 if it may, or has been."""
     if not reservation.booked:
         return 0.0
-    lane = books.lane(reservation.key, reservation.model)
+    lane = books.see_lane(reservation.key, reservation.model)
     room = _room(books, reservation.model) if reservation.bulk else NO_ROOM
     for place, booking in enumerate(lane.queue):
         if booking.number == reservation.number:
@@ -56,7 +56,7 @@ def due_in(books: Books, reservation: Reservation) -> float:
             break
     else:  # it was forgotten, as by a Redis that was emptied
         due_at = lane.ready_at(books.now, reservation.tokens, lane.queue)
-    return max(0.0, max(due_at, books.record(reservation.key).cooling.until) - books.now)
+    return max(0.0, max(due_at, books.see(reservation.key).cooling.until) - books.now)
 
 
 def start(books: Books, reservation: Reservation) -> bool:
@@ -103,7 +103,7 @@ def _earliest(
     """The one that will be able to serve first, and the instant."""
     earliest: tuple[float, Candidate | None] = books.now, None
     for key, model in candidates:
-        record = books.record(key)
+        record = books.see(key)
         ready_at, lane = record.cooling.until, books.state.lanes.get((record.owner, model))
         if lane:
             ready_at = max(ready_at, _ready_at(lane, demand, rooms.get(model, NO_ROOM), books.now))
@@ -118,17 +118,21 @@ def _ready_at(lane: Lane, demand: Demand, room: Room, now: float) -> float:
     return lane.ready_at(now, demand.tokens, ahead, room)
 
 
+def _rooms(books: Books, demand: Demand) -> dict[str, Room]:
+    return {model: _room(books, model) for model in demand.models} if demand.bulk else {}
+
+
 def _room(books: Books, model: str) -> Room:
     """What a bulk request leaves in each lane of this model."""
     presses = books.state.presses
-    lanes = len({books.record(key).owner for key in books.rules.keys}) * len(presses.models)
+    lanes = len({books.see(key).owner for key in books.rules.keys}) * len(presses.models)
     return presses.room(model, lanes, books.now)
 
 
 def _put_in_flight(books: Books, reservation: Reservation) -> None:
     """Begin a call. What others lost with their threads is swept up on the way."""
     now, lane = books.now, books.lane(reservation.key, reservation.model)
-    books.number(reservation)
+    books.give_number(reservation)
     reservation.booked, reservation.at = False, now
     if lane.flights or lane.queue:
         lane.sweep(now)
@@ -140,7 +144,7 @@ def _put_in_flight(books: Books, reservation: Reservation) -> None:
 def _book(books: Books, reservation: Reservation) -> None:
     lane, latest = books.lane(reservation.key, reservation.model), reservation.latest
     place = lane.place(books.now, reservation.tokens, reservation.bulk)
-    books.number(reservation)
+    books.give_number(reservation)
     reservation.booked = True
     booking = Booking(reservation.number, reservation.tokens, reservation.bulk, latest, latest + GRACE)
     lane.queue.insert(place, booking)

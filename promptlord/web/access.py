@@ -82,7 +82,7 @@ def harden(response: Response) -> Response:
     return response
 
 
-def limited(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P, R]:
+def limit_clients(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P, R]:
     """The same function, for each client as often as its limits allow. Raises ``TooOften``."""
     if not config.client_limits:
         return function

@@ -167,7 +167,7 @@ def _name(value: object) -> str:
 def _response(answer: Answer) -> Response:
     """What the client gets: of Groq's headers only what it needs, and bytes as they come."""
     names = ["Content-Type", "X-Request-Id"]
-    if answer.status >= 400:
+    if not policy.is_good(answer.status):
         body: Any = mask(answer.read())
     elif answer.headers.get("Content-Type", "").startswith("text/event-stream") and not _is_compressed(answer):
         body = events(answer, BROKEN_OFF)  # whose length may change

@@ -9,13 +9,13 @@ from flask import current_app
 from promptlord.config import Config
 from promptlord.groq.attempts import Call, Upstream
 from promptlord.groq.deadline import Client
-from promptlord.pool.state import Snapshot
+from promptlord.pool.state import Demand, Snapshot
 
 
 class Pool(Protocol):
     """What is told of the pool; see ``KeyPool``, which is one."""
 
-    def ready_in(self, models: Sequence[str], tokens: int = 0) -> float: ...
+    def ready_in(self, demand: Demand) -> float: ...
 
     def health(self, models: Sequence[str]) -> dict[str, object]: ...
 

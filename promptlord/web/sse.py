@@ -23,7 +23,7 @@ def events(answer: Answer, broken: bytes) -> Iterator[bytes]:
         for chunk in answer.chunks():
             fresh = max(len(rest) - 2, 0)  # where an end not yet seen may begin
             rest += chunk
-            if ends := [at + len(mark) for mark in EVENT_ENDS if (at := rest.rfind(mark, fresh)) >= 0]:
+            if ends := [at + len(end) for end in EVENT_ENDS if (at := rest.rfind(end, fresh)) >= 0]:
                 yield _masked(bytes(rest[: max(ends)]))
                 del rest[: max(ends)]
         yield bytes(rest)

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, jsonify, render_template
 
 from promptlord.errors import Exhausted, NotConfigured
 from promptlord.pool.quota import PERIODS, RPM, TOKENS, TPD, Bucket, Lane
-from promptlord.pool.state import KeyView, Snapshot
+from promptlord.pool.state import Demand, KeyView, Snapshot
 from promptlord.web.enhance import Enhancement
 from promptlord.web.service import service
 
@@ -33,7 +33,7 @@ def ready() -> Response:
     config, pool = service().config, service().pool
     if not config.keys:
         raise NotConfigured("No Groq API key is configured")
-    ready_in = pool.ready_in(config.models, LEAST)
+    ready_in = pool.ready_in(Demand(config.models, LEAST))
     if ready_in > config.max_wait:
         raise Exhausted("All API keys are busy or cooling down", ready_in)
     return jsonify(status="ready")
