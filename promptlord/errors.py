@@ -22,11 +22,11 @@ class TooOften(PromptLordError):
 
 
 class NoKeyReady(PromptLordError):
-    """No key may be called now, nor soon enough; one will be in ``ready_in`` seconds."""
+    """No key may be called now, nor soon enough; one will be in ``ready_in`` seconds, the next ``apart`` later."""
 
-    def __init__(self, ready_in: float) -> None:
+    def __init__(self, ready_in: float, apart: float = 0.0) -> None:
         super().__init__(f"no key is ready for {ready_in:.1f} s")
-        self.ready_in = ready_in
+        self.ready_in, self.apart = ready_in, apart
 
 
 # The connection to Groq

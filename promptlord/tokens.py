@@ -1,5 +1,9 @@
 """How many tokens Groq will count, estimated with caution."""
 
+import re
+
+_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+=-]+)*;base64,")
+
 
 def estimate(text: str) -> int:
     """Tokens of ``text``, rather too many: three ASCII characters each, and of other scripts two bytes."""
@@ -12,7 +16,7 @@ def estimate_all(data: object) -> int:
     tokens, rest = 0, [data]
     while rest:
         match rest.pop():
-            case str(text) if not text.startswith("data:"):
+            case str(text) if not _DATA_URL.match(text):
                 tokens += estimate(text)
             case dict(parts):
                 rest += parts.values()

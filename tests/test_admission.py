@@ -54,14 +54,14 @@ def test_a_place_that_is_kept_for_an_answer_is_left_when_that_is_closed(inside: 
 def test_those_who_wait_leave_room_for_those_who_could_be_served_at_once(inside: ExitStack) -> None:
     door = Admission(4)
     for _ in range(3):
-        inside.enter_context(door.wait(0.0))
+        inside.enter_context(door.wait(0.0, bulk=False))
 
-    with pytest.raises(NoKeyReady) as error, door.wait(7.0):
+    with pytest.raises(NoKeyReady) as error, door.wait(7.0, bulk=False):
         pass
     assert error.value.ready_in == 7
 
 
-def test_who_was_turned_away_is_known_once_when_they_come_back(clock: Clock) -> None:
+def test_who_was_promises_is_known_once_when_they_come_back(clock: Clock) -> None:
     door = Admission(1, clock)
     door.turn_away(b"mine", 5)
 
@@ -70,6 +70,26 @@ def test_who_was_turned_away_is_known_once_when_they_come_back(clock: Clock) -> 
     assert not door.returns(lambda: b"another's")
     assert door.returns(lambda: b"mine")
     assert not door.returns(lambda: b"mine")
+
+
+def test_one_slot_is_not_promised_twice(clock: Clock) -> None:
+    door = Admission(1, clock)
+
+    told = [door.turn_away(name, 10, apart=2) for name in (b"a", b"b", b"c", b"b")]
+
+    assert told == [10, 12, 14, 12]
+    clock.advance(60)
+    assert door.turn_away(b"d", 1, apart=2) == 1
+
+
+def test_waiting_bulk_requests_leave_places_to_wait_in_for_presses(inside: ExitStack) -> None:
+    door = Admission(4)
+    for _ in range(2):
+        inside.enter_context(door.wait(0.0, bulk=True))
+
+    with pytest.raises(NoKeyReady), door.wait(0.0, bulk=True):
+        pass
+    inside.enter_context(door.wait(0.0, bulk=False))
 
 
 def test_who_comes_back_much_too_late_is_forgotten(clock: Clock) -> None:
@@ -84,14 +104,14 @@ def test_the_memory_is_bounded_in_size_and_time(clock: Clock) -> None:
     door = Admission(1, clock)
     for number in range(2 * REMEMBERED):
         door.turn_away(b"%d" % number, 5)
-    assert len(door._turned_away) == REMEMBERED
+    assert len(door._promises) == REMEMBERED
 
     clock.advance(5 + MEMORY + 0.1)
     door.turn_away(b"the last", 5)
-    assert len(door._turned_away) == 1
+    assert len(door._promises) == 1
 
 
-def test_nobody_is_looked_up_where_nobody_was_turned_away(clock: Clock) -> None:
+def test_nobody_is_looked_up_where_nobody_was_promises(clock: Clock) -> None:
     def fingerprint() -> bytes:
         raise AssertionError("a body of megabytes was read for nothing")
 

@@ -280,6 +280,20 @@ def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_w
         assert 0 < error.value.ready_in <= 60
 
 
+def test_one_cut_off_that_comes_back_asks_for_more_room_at_once(clock: Clock) -> None:
+    with GroqSim(KEYS, Limits(tpm=1400), clock=clock) as sim:
+        service = Service(sim, clock, keys=1)
+        sim.order(Trouble.length("You are an"), times=1)
+        with pytest.raises(errors.Exhausted) as error:
+            service.fetch()
+        clock.advance(error.value.ready_in)
+
+        assert service.fetch()
+
+        first, second = (call.max_completion_tokens for call in sim.calls)
+        assert (first, second) == (first, MORE_ROOM * first)
+
+
 def test_a_request_too_large_is_sent_once_more_with_a_smaller_reserve(clock: Clock) -> None:
     with GroqSim(KEYS, limits=Limits(tpm=2500)) as sim:
         service = Service(sim, clock)
@@ -353,6 +367,20 @@ def test_one_that_comes_back_when_told_is_served_though_others_came_meanwhile(si
 
     with pytest.raises(errors.Exhausted):
         service.fetch("mine")  # as any other, from now on
+
+
+def test_who_comes_back_is_served_in_time_or_told_at_once(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1, per_minute=2, timeout=30, max_wait=10)
+    service.fetch("1"), service.fetch("2")
+    with pytest.raises(errors.Exhausted) as error:
+        service.fetch("mine")
+    clock.advance(error.value.ready_in)
+    service.fetch("another's")
+    before = clock.now
+
+    with pytest.raises(errors.Exhausted):  # its slot is 30 s away: too late for a call
+        service.fetch("mine")
+    assert clock.now == before
 
 
 def test_one_that_comes_back_too_early_is_as_any_other(sim: GroqSim, clock: Clock) -> None:

@@ -158,7 +158,7 @@ def test_a_slot_that_is_due_just_then_needs_no_place_to_wait_in(sim: GroqSim) ->
     cooling = take(pool, models=MODELS[:1])
     pool.settle(cooling, limited(0.035))
 
-    with admission.wait(0.0):  # somebody else has the only place
+    with admission.wait(0.0, bulk=False):  # somebody else has the only place
         assert press(groq, models=MODELS[:1])
 
     assert statuses(sim) == {200: 1}

@@ -99,6 +99,15 @@ def test_what_failed_rests_twice_as_long_each_time_up_to_an_hour(pool_of: Pools,
     assert pool.ready_in(Demand(MODEL)) == 60
 
 
+def test_several_failures_at_once_are_one_in_a_row(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    for reservation in [take(pool) for _ in range(10)]:
+        pool.settle(reservation, failed())
+
+    assert pool.ready_in(Demand(MODEL)) == 60
+    assert fail_counts(pool) == {1: 10}
+
+
 def test_a_key_may_fail_for_years(clock: Clock) -> None:
     pool = KeyPool(["gsk_1"], clock=clock)
     for _ in range(2000):
@@ -213,6 +222,27 @@ def test_a_model_that_serves_again_is_back(pool_of: Pools, clock: Clock) -> None
     pool.settle(take(pool), served())
 
     assert take(pool, models=["m", "spare"]).model == "m"
+
+
+def test_a_limit_that_runs_is_not_lifted_when_the_model_is_passed_over(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(2, clock)
+    one, two, again = (take(pool) for _ in range(3))
+    pool.settle(one, NOT_FOUND)
+    pool.settle(again, limited(1000))
+
+    assert pool.settle(two, NOT_FOUND).retired
+
+    assert {take(pool).key.number for _ in range(3)} == {2}
+
+
+def test_when_all_have_been_tried_it_is_told_when_one_will_be_ready(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    reservation = take(pool)
+    pool.settle(reservation, failed())
+
+    with pytest.raises(NoKeyReady) as error:
+        take(pool, tried=[(reservation.key, "m")])
+    assert error.value.ready_in == 60
 
 
 # /health

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 from groqsim import End, Limits, Trouble, chunk
 from werkzeug.test import TestResponse
 
+from promptlord.tokens import estimate_all
 from promptlord.web import openai as v1
 from promptlord.web.access import SECURITY_HEADERS
 from promptlord.web.body import BODY_MAX, UPLOAD_MAX
@@ -190,6 +191,19 @@ def test_brackets_by_the_thousand_are_no_json(client):
 
     assert response.status_code == 400
     assert client.chat().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("data: some words " * 100, 567),
+        ("data:image/png;base64," + "A" * 9000, 0),
+        ("data:audio/wav;base64," + "A" * 9000, 0),
+        ("data:,hello", 4),
+    ],
+)
+def test_only_pictures_and_sounds_are_no_text(text, tokens):
+    assert estimate_all({"content": [{"url": text}]}) == tokens
 
 
 @pytest.mark.parametrize("reserve", ["-1000000", "1" + "0" * 300, "1" + "0" * 18])

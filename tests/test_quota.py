@@ -131,14 +131,14 @@ def test_an_answer_that_says_nothing_changes_nothing(pool_of: Pools, clock: Cloc
 
 
 @pytest.mark.parametrize("lie", [Allowance(1, 60), Allowance(8000, 60), Allowance(1e12, 60), Allowance(0.001, 0)])
-@pytest.mark.parametrize("name", [TPM, TPD])
+@pytest.mark.parametrize("name", [TPM, TPD, RPD])
 def test_no_lie_blocks_a_lane_for_longer_than_the_bucket_takes_to_fill(
     pool_of: Pools, name: str, lie: Allowance, clock: Clock
 ) -> None:
     pool = pool_of(1, clock)
     pool.settle(take(pool, 500), served({name: lie}))
 
-    assert pool.ready_in(Demand(MODEL, 500)) <= 60
+    assert pool.ready_in(Demand(MODEL, 500)) <= (86400 if name == RPD else 60)
 
 
 @pytest.mark.parametrize("tokens", [10**12, 1_000_000, 0, -5, 16_001])
@@ -218,6 +218,16 @@ def test_no_slot_is_taken_too_early_when_the_first_request_was_long_on_its_way(c
         groqs.full_at = max(groqs.full_at, arrival) + 2
 
 
+def test_an_older_answer_does_not_change_the_limit_either(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    older, newer = take(pool), take(pool)
+
+    pool.settle(newer, served(PAID))
+    pool.settle(older, served(FREE))
+
+    assert pool.ready_in(Demand(MODEL, 100_000)) == 0
+
+
 # Four buckets
 
 
@@ -242,6 +252,17 @@ def test_thirty_a_minute_are_presumed_while_the_headers_show_the_free_plan(
         pool.settle(take(pool), served(told))
 
     assert pool.ready_in(Demand(MODEL)) == pytest.approx(ready_in)
+
+
+def test_what_groq_has_counted_is_counted_and_not_what_was_estimated(pool_of: Pools, clock: Clock) -> None:
+    pool = pool_of(1, clock)
+    told = {TPD: Allowance(200_000, 86400)}
+    pool.settle(take(pool, 700), limited(1, TPD, allowances=told))
+    clock.advance(700 * 86400 / 200_000)
+
+    pool.settle(take(pool, 700), served(tokens=600))
+
+    assert pool.ready_in(Demand(MODEL, 100)) == pytest.approx(0, abs=1)
 
 
 def test_what_the_operator_says_of_requests_a_minute_is_kept_to_on_any_plan(pool_of: Pools, clock: Clock) -> None:
@@ -289,6 +310,7 @@ def test_idle_lanes_are_forgotten_before_their_number_grows_without_end(clock: C
     for number in range(3 * MANY):
         reservation = take(pool, models=[f"model-{number}"])
         pool.settle(reservation, Outcome(lacks=True) if number % 2 else limited(5))
+        clock.advance(0.01)
 
     assert len(state_of(pool).lanes) <= MANY
     assert len(state_of(pool).retired) <= MANY
@@ -508,6 +530,34 @@ def test_who_waits_goes_on_waiting_when_its_key_joins_an_organization(pool_of: P
     pool.settle(two, Outcome(admitted=True, organization="org_x"))
 
     assert [round(pool.due_in(reservation)) for reservation in booked] == [60, 120]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_one_key_knows_of_the_plan_the_other_does_not_presume(order: tuple[int, int], clock: Clock) -> None:
+    pool = KeyPool(["gsk_1", "gsk_2"], clock=clock)
+    reservations = [take(pool), take(pool)]
+    outcomes = [served(PAID, organization="org_x"), Outcome(admitted=False, organization="org_x")]
+    for _ in range(29):
+        take(pool, after=pool._rules.keys[0])  # in flight, with the second key
+
+    for place in order:
+        pool.settle(reservations[place], outcomes[place])
+
+    assert RPM not in lane_of(pool).buckets
+    assert pool.ready_in(Demand(MODEL)) == 0
+
+
+def test_a_press_stays_before_bulk_requests_when_their_keys_join(clock: Clock) -> None:
+    pool = KeyPool(["gsk_1", "gsk_2"], per_minute=1, clock=clock)
+    one, two = take(pool), take(pool)
+    first, second = pool._rules.keys
+    bulk = take(pool, tried=[(second, "m")], bulk=True, max_wait=100, put_off=200)
+    press = take(pool, tried=[(first, "m")], max_wait=100)
+
+    pool.settle(one, Outcome(admitted=True, organization="org_x"))
+    pool.settle(two, Outcome(admitted=True, organization="org_x"))
+
+    assert pool.due_in(press) < pool.due_in(bulk)
 
 
 def test_organizations_have_names_beyond_the_alphabet(clock: Clock) -> None:

@@ -5,13 +5,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from promptlord.errors import Exhausted, NoKeyReady
 
 BULK_SHARE = 0.75  # of what may be in flight; the rest is for presses, however many streams there are
 WAITING_SHARE = 0.75  # of what may be in flight; the rest is for who could be served at once
+BULK_WAITING_SHARE = 0.5  # likewise; so bulk requests never take every place to wait in
 REMEMBERED = 10_000  # who were turned away, at the most
 MEMORY = 120.0  # seconds for which one is remembered after it may come back
+LONGEST = 3600.0  # seconds; who is told to come back later is not remembered
+
+
+class Promise(NamedTuple):
+    """When one who was turned away may come back. ``roomier``: its answer was cut off, for it needs more room."""
+
+    at: float
+    roomier: bool
 
 
 class Admission:
@@ -22,10 +32,12 @@ class Admission:
         self._most = in_flight
         self._most_bulk = max(1, int(in_flight * BULK_SHARE))
         self._most_waiting = max(1, int(in_flight * WAITING_SHARE))
+        self._most_bulk_waiting = max(1, int(in_flight * BULK_WAITING_SHARE))
         self._clock = clock
         self._lock = threading.Lock()
         self._in_flight = self._bulk = self._waiting = 0
-        self._turned_away: OrderedDict[bytes, float] = OrderedDict()  # when each may come back
+        self._promises: OrderedDict[bytes, Promise] = OrderedDict()  # by fingerprint
+        self._last_promised = 0.0
 
     @contextmanager
     def enter(self, *, bulk: bool) -> Iterator[ExitStack]:
@@ -40,10 +52,10 @@ class Admission:
             yield inside
 
     @contextmanager
-    def wait(self, ready_in: float) -> Iterator[None]:
+    def wait(self, ready_in: float, *, bulk: bool) -> Iterator[None]:
         """Count one that waits. Raises ``NoKeyReady`` with ``ready_in`` where too many do."""
         with self._lock:
-            if self._waiting >= self._most_waiting:
+            if self._waiting >= (self._most_bulk_waiting if bulk else self._most_waiting):
                 raise NoKeyReady(ready_in)
             self._waiting += 1
         try:
@@ -52,32 +64,42 @@ class Admission:
             with self._lock:
                 self._waiting -= 1
 
-    def turn_away(self, fingerprint: bytes, ready_in: float) -> None:
-        """Remember whom we told to come back in so many seconds; of too many, the first are forgotten."""
-        with self._lock:
-            now = self._clock()
-            self._turned_away[fingerprint] = now + ready_in
-            self._turned_away.move_to_end(fingerprint)
-            while self._turned_away:
-                first = next(iter(self._turned_away))
-                if len(self._turned_away) <= REMEMBERED and self._turned_away[first] + MEMORY >= now:
-                    break
-                del self._turned_away[first]
+    def turn_away(self, fingerprint: bytes, ready_in: float, apart: float = 0.0, *, roomier: bool = False) -> float:
+        """Remember whom we tell to come back; return in how many seconds.
 
-    def returns(self, fingerprint: Callable[[], bytes]) -> bool:
-        """Whether this request was turned away, and has come back when it was told to; it is forgotten then.
+        That is ``ready_in``, or as long after the last one that was told as slots are ``apart``: one slot is not
+        promised twice. Of too many, the first are forgotten.
+        """
+        with self._lock:
+            now, known = self._clock(), self._promises.pop(fingerprint, None)
+            if known and known.at > now:
+                at = max(known.at, now + ready_in)
+            else:
+                at = max(now + ready_in, self._last_promised + apart)
+            self._last_promised = max(self._last_promised, at) if apart else self._last_promised
+            if at - now <= LONGEST:
+                self._promises[fingerprint] = Promise(at, roomier)
+            while self._promises:
+                first = next(iter(self._promises))
+                if len(self._promises) <= REMEMBERED and self._promises[first].at + MEMORY >= now:
+                    break
+                del self._promises[first]
+            return at - now
+
+    def returns(self, fingerprint: Callable[[], bytes]) -> Promise | None:
+        """The promise given to this request if it comes back when it was told to; it is forgotten then.
 
         The fingerprint is taken only where somebody is remembered: a body may have megabytes.
         """
-        if not self._turned_away:
-            return False
+        if not self._promises:
+            return None
         known = fingerprint()
         with self._lock:
-            at = self._turned_away.get(known)
-            if at is None or at > (now := self._clock()):
-                return False
-            del self._turned_away[known]
-            return now <= at + MEMORY
+            promise, now = self._promises.get(known), self._clock()
+            if not promise or promise.at > now:
+                return None
+            del self._promises[known]
+            return promise if now <= promise.at + MEMORY else None
 
     def _leave(self, bulk: bool) -> None:
         with self._lock:

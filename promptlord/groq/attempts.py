@@ -19,7 +19,7 @@ log = logging.getLogger("promptlord")
 
 SLICE = 0.5  # seconds; how often one that waits looks whether its slot has moved or its client has hung up
 LATE = 1.0  # seconds by which a slot may come later than the wait allows, once it was promised
-PUT_OFF = 0.8  # of a request's time, in which a promised slot of a bulk request may come; the call needs the rest
+LONGEST_WAIT = 0.8  # of a request's time; the call needs the rest
 
 _TIME_IS_UP = "Groq did not answer in time"
 _HUNG_UP = "The client has disconnected"
@@ -80,6 +80,9 @@ class Call(Protocol[T_co]):
     def read(self, answer: Answer) -> T_co:
         """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room."""
 
+    def counted(self, answer: Answer) -> int:
+        """Tokens that Groq has counted for what was read, as it says; 0 if it does not."""
+
     def roomier(self) -> "Call[T_co] | None":
         """The same with more room for the answer; ``None`` if it has had more or less already."""
 
@@ -105,8 +108,15 @@ class Run(Generic[T]):
     put_off_until: float  # for those of bulk requests, where presses come between
     client: Client | None = None
     last: Key | None = None
+    roomier: bool = False  # its answer was cut off, so that it needs more room
     failed: set[tuple[Key, str]] = field(default_factory=set)  # is not asked again
     suspects: list[Reservation] = field(default_factory=list)  # met what looks like Groq's own trouble
+
+    def enlarge(self) -> Call[T] | None:
+        """Ask for more room for the answer; return the call, or ``None`` if it has had that."""
+        if call := self.call.roomier():
+            self.call, self.roomier = call, True
+        return call
 
 
 class Upstream:
@@ -130,7 +140,8 @@ class Upstream:
         self._admission = admission
         self._max_attempts = max_attempts
         self._timeout = timeout
-        self._max_wait = min(max_wait, timeout)
+        self._longest_wait = LONGEST_WAIT * timeout
+        self._max_wait = min(max_wait, self._longest_wait)
         self._clock = clock
         self._sleep = sleep
 
@@ -144,9 +155,12 @@ class Upstream:
         with self._admission.enter(bulk=call.demand.bulk) as inside:
             now = self._clock()
             # Who comes back when told to may wait longer: others have come meanwhile, and Retry-After is a promise.
-            max_wait = self._timeout if self._admission.returns(call.fingerprint) else self._max_wait
-            put_off = max(max_wait, PUT_OFF * self._timeout) if call.demand.bulk else max_wait
+            promise = self._admission.returns(call.fingerprint)
+            max_wait = self._longest_wait if promise else self._max_wait
+            put_off = self._longest_wait if call.demand.bulk else max_wait
             run = Run(call, now + self._timeout, now + max_wait, now + put_off, client)
+            if promise and promise.roomier:  # it was cut off, and would be again
+                run.enlarge()
             result = self._attempts(run)
             if isinstance(result, Answer):  # which is in flight until it is closed
                 result.on_close(inside.pop_all().close)
@@ -160,7 +174,7 @@ class Upstream:
             except errors.NoKeyReady as error:
                 # A completion that was cut off is no failure: once there is room for all of it, it is served.
                 told = None if verdict is policy.CUT_OFF else verdict
-                raise self._turned_away(run, told, error.ready_in) from error
+                raise self._turned_away(run, told, error.ready_in, error.apart) from error
             try:
                 return self._attempt(run, reservation)
             except _Failed as failed:
@@ -170,10 +184,13 @@ class Upstream:
                 run.call = failed.next_call
         raise self._turned_away(run, verdict, self._pool.ready_in(run.call.demand))
 
-    def _turned_away(self, run: Run[T], verdict: Verdict | None, ready_in: float) -> errors.UpstreamError:
+    def _turned_away(
+        self, run: Run[T], verdict: Verdict | None, ready_in: float, apart: float = 0.0
+    ) -> errors.UpstreamError:
+        """What to tell a client, who is known again if that is to come back."""
         failure = _failure(verdict, ready_in)
         if isinstance(failure, errors.Exhausted) and (fingerprint := run.call.fingerprint()):
-            self._admission.turn_away(fingerprint, failure.ready_in)
+            failure.ready_in = self._admission.turn_away(fingerprint, ready_in, apart, roomier=run.roomier)
         return failure
 
     def _reserve(self, run: Run[T]) -> Reservation:
@@ -196,18 +213,25 @@ class Upstream:
         try:
             if self._pool.start(reservation):
                 return True
-            with self._admission.wait(self._pool.due_in(reservation)):
+            with self._admission.wait(self._pool.due_in(reservation), bulk=reservation.bulk):
                 while not self._pool.start(reservation):
-                    if run.client and run.client.disconnected():
-                        raise errors.ClientDisconnected(_HUNG_UP)
                     due_in = self._pool.due_in(reservation)
                     if self._clock() + due_in > run.put_off_until + LATE:
                         return False
-                    self._sleep(min(due_in, SLICE))
+                    # Those ahead may leave; that is soon enough noticed when half the time is over.
+                    self._doze(run.client, max(due_in / 2, min(due_in, SLICE)))
                 return True
         finally:
             if reservation.booked:
                 self._pool.settle(reservation)
+
+    def _doze(self, client: Client | None, seconds: float) -> None:
+        """Sleep, while the client is there. Raises ``ClientDisconnected``."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            if client and client.disconnected():
+                raise errors.ClientDisconnected(_HUNG_UP)
+            self._sleep(min(left, SLICE))
 
     def _attempt(self, run: Run[T], reservation: Reservation) -> T:
         """Make one call. Raises ``_Failed``, ``DeadlineExceeded`` or ``ClientDisconnected``."""
@@ -242,11 +266,12 @@ class Upstream:
         outcome = Outcome(admitted=True, allowances=policy.allowances(answer.headers))
         try:
             result = run.call.read(answer)
-            outcome = replace(outcome, served=True, blamed=run.suspects)
+            tokens = run.call.counted(answer)
+            outcome = replace(outcome, served=True, tokens=tokens, blamed=run.suspects)
             log.info("✅ Request successful with API Key %s", reservation.key.label)
             return result
         except errors.CutOff as error:
-            raise _Failed(policy.CUT_OFF, run.call.roomier()) from error
+            raise _Failed(policy.CUT_OFF, run.enlarge()) from error
         except (errors.Unusable, errors.Broken) as error:
             raise self._suspect(run, reservation, policy.unusable(error)) from error
         finally:

@@ -138,9 +138,11 @@ def allowances(headers: Mapping[str, str]) -> dict[str, Allowance]:
     for name, suffix in ((RPD, "requests"), (TPM, "tokens")):
         limit, left = (_number(headers.get(f"x-ratelimit-{what}-{suffix}")) for what in ("limit", "remaining"))
         full_in = duration(headers.get(f"x-ratelimit-reset-{suffix}", ""))
-        if limit and full_in is None and left is not None:
+        if not limit or limit < 1:
+            continue
+        if full_in is None and left is not None:
             full_in = PERIODS[name] * (1 - left / limit)
-        if limit and full_in is not None:
+        if full_in is not None:
             told[name] = Allowance(limit, min(max(full_in, 0.0), PERIODS[name]))
     return told
 

@@ -56,8 +56,8 @@ class Books:
         name, lanes = (self.record(key).owner, model), self.state.lanes
         if lane := lanes.get(name):
             return lane
-        if len(lanes) >= MANY:
-            for idle in sorted(lanes, key=lambda name: lanes[name].busy_until())[: MANY // 10]:
+        if len(lanes) >= max(MANY, 4 * len(self.rules.keys)):
+            for idle in [name for name, lane in lanes.items() if lane.busy_until() <= self.now]:
                 del lanes[idle]
         return lanes.setdefault(name, Lane(buckets=self.rules.buckets()))
 

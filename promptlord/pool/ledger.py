@@ -15,6 +15,7 @@ def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
     if reservation.settled:
         return NO_NEWS
     reservation.settled = True
+    books.state.reservations = max(books.state.reservations, reservation.number)  # or a Redis was emptied
     key, now = reservation.key, books.now
     lane = books.lane(key, reservation.model)
     lane.land(reservation.number)
@@ -26,7 +27,7 @@ def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
     if outcome.allowances:
         lane.learn(outcome.allowances, reservation.number, at, now)
     if outcome.admitted:
-        lane.consume(reservation.number, reservation.tokens, at, now)
+        lane.consume(reservation.number, outcome.tokens or reservation.tokens, at, now)
     if outcome.served:
         _credit(books, reservation, lane)
         return News(_blame(books, key, outcome.blamed)) if outcome.blamed else NO_NEWS
@@ -61,8 +62,9 @@ def _punish(books: Books, reservation: Reservation, lane: Lane, outcome: Outcome
     cooling: Cooling = lane if outcome.cools is Scope.LANE else record.cooling
     seconds = outcome.seconds or books.rules.cooldown
     if not outcome.limited:
-        seconds = max(seconds, min(seconds * 2.0 ** min(cooling.streak, 16), LONGEST_COOLDOWN))
-        cooling.streak += 1
+        if reservation.at >= cooling.until or not cooling.streak:  # not one of several at once
+            cooling.streak += 1
+        seconds = max(seconds, min(seconds * 2.0 ** min(cooling.streak - 1, 16), LONGEST_COOLDOWN))
     if outcome.dimension and outcome.dimension not in outcome.allowances:
         lane.refuse(outcome.dimension, reservation.tokens, books.now + seconds, books.now)
     cooling.cool(books.now + seconds, outcome.reason, limited=outcome.limited)
@@ -89,7 +91,7 @@ def _retire(books: Books, model: str) -> bool:
         del retired[min(retired, key=lambda name: retired[name])]
     retired[model] = now + RETIREMENT
     for (_, name), lane in books.state.lanes.items():
-        if name == model and lane.lacks and lane.streak:
+        if name == model and lane.lacks and lane.streak and not lane.limited:
             lane.until, lane.streak = 0.0, 0
             record = books.state.keys[lane.lacks]
             record.fails = max(0, record.fails - 1)

@@ -111,7 +111,7 @@ def units(name: str, tokens: int, limit: float) -> float:
     it was estimated, will be refused and cost nothing.
     """
     if name not in TOKENS:
-        return 1.0
+        return min(1.0, limit)
     return min(tokens, limit) if tokens <= OVERESTIMATE * limit else 0.0
 
 
@@ -150,6 +150,12 @@ class Lane(Cooling):
             since, full_at = self._with_flights(name, now) if self.flights else (0.0, bucket.full_at)
             ready = max(ready, _fits_at(since, full_at + bucket.refill(needed), bucket.period))
         return ready
+
+    def slot(self, tokens: int) -> float:
+        """Seconds in which it refills what such a request takes."""
+        return max(
+            (bucket.refill(units(name, tokens, bucket.limit)) for name, bucket in self.buckets.items()), default=0.0
+        )
 
     def slots(self, now: float, line: Sequence["Booking"]) -> list[float]:
         """The instants from which those in a line fit, one behind the other."""
@@ -222,7 +228,8 @@ class Lane(Cooling):
         for name, (limit, full_in) in told.items():
             if not (bucket := self.buckets.get(name)):
                 bucket = self.buckets[name] = Bucket(limit, PERIODS[name])
-            bucket.limit, bucket.presumed = limit, False
+            if number > bucket.reconciled:
+                bucket.limit, bucket.presumed = limit, False
             bucket.believe(min(at + full_in, now + bucket.period), number)
             counted = self.buckets.get(RPM)
             if counted and counted.presumed and limit > FREE_PLAN[name]:  # a paid plan
@@ -238,19 +245,25 @@ class Lane(Cooling):
         """Take over what another lane knows, now that both prove to be one; the worse news wins."""
         self.cool(other.until, other.reason, limited=other.limited)
         self.streak = max(self.streak, other.streak)
-        for name, theirs in other.buckets.items():
-            if name not in self.buckets:
+        for name in {*self.buckets, *other.buckets}:
+            ours, theirs = self.buckets.get(name), other.buckets.get(name)
+            if not ours or not theirs:  # where one knows that there is no such limit, it is not presumed
+                if (known := ours or theirs) and not known.presumed:
+                    self.buckets[name] = known
+                else:
+                    self.buckets.pop(name, None)
+            elif ours.presumed and not theirs.presumed:
                 self.buckets[name] = theirs
-                continue
-            ours = self.buckets[name]
-            if ours.reconciled or theirs.reconciled:
+            elif theirs.presumed and not ours.presumed:
+                pass
+            elif ours.reconciled or theirs.reconciled:
                 ours.full_at = max(ours.full_at, theirs.full_at)
                 ours.reconciled = max(ours.reconciled, theirs.reconciled)
             else:  # counted here, for each apart: together they have used both
                 both = max(ours.full_at, now) + max(0.0, theirs.full_at - now)
                 ours.full_at = min(both, now + ours.period)
         self.flights = sorted(self.flights + other.flights, key=lambda flight: flight.number)
-        self.queue = sorted(self.queue + other.queue, key=lambda booking: booking.number)
+        self.queue = sorted(self.queue + other.queue, key=lambda booking: (booking.bulk, booking.number))
         self.serves, self.lacks = self.serves or other.serves, self.lacks or other.lacks
 
     def busy_until(self) -> float:

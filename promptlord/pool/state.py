@@ -78,6 +78,7 @@ class Outcome:
     """What a reservation is settled with. As it stands by default, the call leaves no trace in the accounts."""
 
     admitted: bool = False  # Groq has counted it
+    tokens: int = 0  # that Groq has counted for it, if that is known better than by estimate
     served: bool = False  # with an answer that could be used: the key has proved itself
     cools: Scope = Scope.NOTHING
     seconds: float = 0.0  # to cool; 0: the usual cooldown

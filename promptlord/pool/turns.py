@@ -25,8 +25,10 @@ def reserve(
     ready_at, candidate = now, _ready(books, demand, _candidates(books, demand.models, first, tried), rooms)
     if candidate is None:
         ready_at, candidate = _earliest(books, demand, _candidates(books, demand.models, first, tried), rooms)
-    if candidate is None or ready_at - now > max_wait:
-        return NoKeyReady(ready_at - now)
+    if candidate is None:  # all were tried
+        return NoKeyReady(ready_in(books, demand), _apart(books, demand))
+    if ready_at - now > max_wait:
+        return NoKeyReady(ready_at - now, _apart(books, demand))
     key, model = candidate
     if after is None:
         state.turn = key.number
@@ -116,6 +118,14 @@ def _ready_at(lane: Lane, demand: Demand, room: Room, now: float) -> float:
     """When the lane will have room for a request that joins its queue now."""
     ahead = lane.queue[: lane.place(now, demand.tokens, demand.bulk)] if lane.queue else ()
     return lane.ready_at(now, demand.tokens, ahead, room)
+
+
+def _apart(books: Books, demand: Demand) -> float:
+    """Seconds between the slots for such requests, when all lanes are used up."""
+    lanes = [
+        lane for (_, model), lane in books.state.lanes.items() if model in demand.models and lane.until <= books.now
+    ]
+    return min((lane.slot(demand.tokens) for lane in lanes), default=0.0) / max(1, len(lanes))
 
 
 def _rooms(books: Books, demand: Demand) -> dict[str, Room]:

@@ -52,6 +52,7 @@ _LABEL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,7})')  # with such quotes in no text
 _FENCE = re.compile(r"\A```[^\n`]*\n(.*?)\n?```\Z", re.DOTALL)
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
@@ -99,6 +100,10 @@ class Enhancement:
 
     def fingerprint(self) -> bytes:
         return hashlib.blake2b(self.prompt.encode()).digest()
+
+    def counted(self, answer: Readable) -> int:
+        usage = _PROMPT_TOKENS.search(answer.read())
+        return int(usage[1]) + self.reserve if usage else 0
 
     def roomier(self) -> "Enhancement | None":
         reserve = min(self.reserve * MORE_ROOM, MOST_RESERVE)
