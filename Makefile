@@ -30,8 +30,8 @@ bench: .venv/run  ## what it can do, measured: four minutes; writes docs/bench.m
 test: .venv/dev  ## the tests, four at a time, since most of them wait
 	$(BIN)/pytest $(PARALLEL)
 
-test-fast: .venv/dev  ## those that need no server, browser or Redis: ten seconds
-	$(BIN)/pytest -n 2 -m "not live"
+test-fast: .venv/dev  ## those of the service that need no server, browser or Redis: ten seconds
+	$(BIN)/pytest -n 2 -m "not live" --ignore tests/test_groqsim.py
 
 check: .venv/dev  ## style, types and tests
 	$(BIN)/ruff check

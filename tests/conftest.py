@@ -62,6 +62,12 @@ KEYS = {"gsk_one": "org_one", "gsk_two": "org_two", "gsk_three": "org_three"}
 ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare the quick tests the second that playwright and the SDKs take to import."""
+    quick = config.getoption("markexpr") == "not live"
+    return True if quick and collection_path.name in ("test_browser.py", "test_sdk.py") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Mark what uses another process, by the fixtures and helpers that it names; it goes first, since it waits."""
     for item in items:

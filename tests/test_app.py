@@ -137,7 +137,7 @@ def test_groq_out_of_reach_is_a_502(serve, sim):
 
 @pytest.mark.parametrize(
     "fault",
-    [Trouble.stall(10), Trouble.drip(0.05), Trouble.drip(0.001), Trouble.stall_body(10)],
+    [Trouble.stall(10), Trouble.drip(0.02), Trouble.drip(0.001), Trouble.stall_body(10)],
     ids=["silence", "dripping headers", "dripping body", "half a body"],
 )
 def test_no_upstream_takes_longer_than_the_request_may(serve, sim, fault):
@@ -574,6 +574,7 @@ def test_without_redis_the_service_goes_on_and_counts_in_memory(serve):
         assert client.get("/health").status_code == 200
 
 
+@pytest.mark.live
 def test_a_redis_that_never_answers_holds_nobody_up(serve):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = serve(client_limits="1 per day", redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}")
