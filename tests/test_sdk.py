@@ -14,7 +14,7 @@ from typing import Any
 import groq
 import openai
 import pytest
-from conftest import KEYS, Server, poll, starting
+from conftest import KEYS, Server, starting
 from groqsim import MODELS, End, GroqSim, Limits, Trouble, tone
 
 TOKEN = "let-me-in"
@@ -32,6 +32,7 @@ WEATHER = {
     },
 }
 SDKS = {"openai": openai, "groq": groq}
+SETTINGS = {"ACCESS_TOKENS": TOKEN, "KEY_REQUESTS_PER_MINUTE": "0", "MAX_WAIT_SECONDS": "0"}
 ONE_PLACE, ONE_SECOND = {"THREADS": "5"}, {"REQUEST_TIMEOUT_SECONDS": "1"}
 pytestmark = pytest.mark.xdist_group("sdk")
 
@@ -52,25 +53,10 @@ def sim(upstream: GroqSim) -> GroqSim:
 
 
 @pytest.fixture(scope="module")
-def servers(upstream: GroqSim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """One server for all who want these settings; they leave every place in it free."""
-    settings = {"ACCESS_TOKENS": TOKEN, "KEY_REQUESTS_PER_MINUTE": "0", "MAX_WAIT_SECONDS": "0"}
+def serve(upstream: GroqSim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """One server for all who want these settings; they leave every key ready and every place free."""
     with starting(upstream, tmp_path_factory.mktemp("servers")) as start:
-        yield functools.cache(lambda **env: start(**settings | env))
-
-
-@pytest.fixture
-def serve(servers: Callable[..., Server]) -> Callable[..., Server]:
-    """Such a server, once every key is ready."""
-
-    def serve(**env: str) -> Server:
-        server = servers(**env)
-        for _ in poll():
-            if server.health().json()["activeKeys"] == len(KEYS):
-                return server
-        raise AssertionError("its keys go on cooling")
-
-    return serve
+        yield functools.cache(lambda **env: start(**SETTINGS | env))
 
 
 @pytest.fixture(params=SDKS)
@@ -226,8 +212,9 @@ def test_responses(serve, connect, sim):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_429_of_one_key_is_not_seen(client, sim, stream):
-    sim.order(Trouble.rate_limit(0.5))
+def test_a_429_of_one_key_is_not_seen(start, connect, sim, stream):
+    client = connect("openai", start(**SETTINGS))
+    sim.order(Trouble.rate_limit(), key="gsk_one")
 
     answer = client.chat.completions.create(**CHAT, stream=stream)
 
@@ -238,7 +225,8 @@ def test_a_429_of_one_key_is_not_seen(client, sim, stream):
 # What they are told
 
 
-def test_all_keys_exhausted_raises_with_the_wait_and_who_waits_is_served(sdk, client, sim):
+def test_all_keys_exhausted_raises_with_the_wait_and_who_waits_is_served(sdk, start, connect, sim):
+    client = connect(sdk, start(**SETTINGS))
     for key in KEYS:
         sim.order(Trouble.rate_limit(2.0), key=key)
 
