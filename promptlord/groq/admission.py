@@ -14,6 +14,7 @@ WAITING_SHARE = 0.75  # of what may be in flight; the rest is for who could be s
 BULK_WAITING_SHARE = 0.5  # likewise; so bulk requests never take every place to wait in
 REMEMBERED = 10_000  # who were turned away, at the most
 MEMORY = 120.0  # seconds for which one is remembered after it may come back
+SPREAD = 30.0  # seconds by which one may be told to come back later, for the sake of those told before
 LONGEST = 3600.0  # seconds; who is told to come back later is not remembered
 
 
@@ -68,14 +69,15 @@ class Admission:
         """Remember whom we tell to come back; return in how many seconds.
 
         That is ``ready_in``, or as long after the last one that was told as slots are ``apart``: one slot is not
-        promised twice. Of too many, the first are forgotten.
+        promised twice, unless very many are turned away. Of too many, the first are forgotten.
         """
         with self._lock:
             now, known = self._clock(), self._promises.pop(fingerprint, None)
             if known and known.at > now:
                 at = max(known.at, now + ready_in)
             else:
-                at = max(now + ready_in, self._last_promised + apart)
+                at = now + ready_in
+                at = min(max(at, self._last_promised + apart), at + SPREAD)
             self._last_promised = max(self._last_promised, at) if apart else self._last_promised
             if at - now <= LONGEST:
                 self._promises[fingerprint] = Promise(at, roomier)
