@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from promptlord.errors import NoKeyReady
 from promptlord.pool import ledger, turns
@@ -90,7 +90,7 @@ class KeyPool:
         """Seconds until what is demanded would be served; 0 if it would now."""
         return self._decide(lambda books: turns.ready_in(books, demand))
 
-    def health(self, models: Sequence[str]) -> dict[str, object]:
+    def health(self, models: Sequence[str]) -> dict[str, Any]:
         """What ``GET /health`` shows; healthy while a lane of one of ``models`` is not cooling."""
         return self._decide(lambda books: _health(books, models))
 
@@ -103,7 +103,7 @@ class KeyPool:
         return self._storage.decide(lambda state: decision(Books(self._rules, state, self._clock())))
 
 
-def _health(books: Books, models: Sequence[str]) -> dict[str, object]:
+def _health(books: Books, models: Sequence[str]) -> dict[str, Any]:
     now, lanes = books.now, books.state.lanes
     owners = {owner for (owner, _), lane in lanes.items() if lane.until > now}
     records = [(key, books.see(key)) for key in books.rules.keys]

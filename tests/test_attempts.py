@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from typing import Any
 
 import pytest
 from conftest import KEYS, Clock
@@ -33,9 +34,9 @@ class Service:
     """A pool and its upstream on the test's clock, on which waiting takes no time."""
 
     def __init__(
-        self, sim: GroqSim, clock: Clock, keys: int = 3, per_minute: int = 0, in_flight: int = 60, **settings: float
+        self, sim: GroqSim, clock: Clock, keys: int = 3, per_minute: int = 0, in_flight: int = 60, **settings: Any
     ) -> None:
-        limits = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0} | settings
+        limits: dict[str, Any] = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0} | settings
         self.sim = sim
         self.pool = KeyPool(list(KEYS)[:keys], 60, per_minute, clock)
         admission = Admission(in_flight, clock)
@@ -43,7 +44,7 @@ class Service:
             self.pool, Transport(sim.url, 10), admission, clock=clock, sleep=clock.advance, **limits
         )
 
-    def fetch(self, prompt: str = "a prompt", models: tuple[str, ...] = MODELS[:1], **kwargs: object) -> str:
+    def fetch(self, prompt: str = "a prompt", models: tuple[str, ...] = MODELS[:1], **kwargs: Any) -> str:
         return self.upstream.fetch(Enhancement.of(prompt, models), **kwargs)
 
     def asked(self) -> list[int]:
@@ -248,7 +249,7 @@ def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Serv
     service.sim.order(fault)
 
     assert service.fetch()
-    first, second = (call.max_completion_tokens for call in service.sim.calls)
+    first, second = (call.reserve for call in service.sim.calls)
     assert second == MORE_ROOM * first
     assert service.failed() == {}
 
@@ -290,8 +291,8 @@ def test_one_cut_off_that_comes_back_asks_for_more_room_at_once(clock: Clock) ->
 
         assert service.fetch()
 
-        first, second = (call.max_completion_tokens for call in sim.calls)
-        assert (first, second) == (first, MORE_ROOM * first)
+        first, second = (call.reserve for call in sim.calls)
+        assert second == MORE_ROOM * first
 
 
 def test_a_request_too_large_is_sent_once_more_with_a_smaller_reserve(clock: Clock) -> None:
@@ -421,7 +422,7 @@ def test_one_whose_slot_moves_out_of_reach_is_told(sim: GroqSim, clock: Clock) -
         (lane,) = service.pool._storage.decide(lambda state: state.lanes.values())
         lane.cool(clock.now + 600, "")
 
-    service.upstream._sleep = spoil  # type: ignore[assignment]
+    service.upstream._sleep = spoil
 
     with pytest.raises(errors.Exhausted) as error:
         service.fetch()
@@ -446,7 +447,7 @@ def occupied(service: Service, clock: Clock, count: int, hold: threading.Event) 
         hold.wait()
         clock.advance(seconds)
 
-    service.upstream._sleep = sleep  # type: ignore[assignment]
+    service.upstream._sleep = sleep
     threads = [threading.Thread(target=service.fetch, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()

@@ -3,9 +3,10 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from heapq import heappop, heappush
+from typing import Any
 
 import pytest
 from conftest import KEYS, Clock, Server, limited, served, take
@@ -18,6 +19,7 @@ from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
 from promptlord.groq.transport import Transport
 from promptlord.pool.quota import RPD, TPM, Allowance
+from promptlord.pool.state import Reservation
 from promptlord.web.enhance import Enhancement
 
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
@@ -26,10 +28,10 @@ ORDER = list(KEYS)
 
 
 def upstream(
-    sim: GroqSim, clock: Clock, keys: int = 3, admission: Admission | None = None, **settings: float
+    sim: GroqSim, clock: Clock, keys: int = 3, admission: Admission | None = None, **settings: Any
 ) -> tuple[Upstream, KeyPool]:
     """A pool and its upstream on the test's clock, on which waiting takes no time."""
-    limits = {"max_attempts": 3, "timeout": 25.0, "max_wait": 10.0} | settings
+    limits: dict[str, Any] = {"max_attempts": 3, "timeout": 25.0, "max_wait": 10.0} | settings
     pool = KeyPool(ORDER[:keys], clock=clock)
     admission = admission or Admission(60, clock)
     return Upstream(pool, Transport(sim.url, 10), admission, clock=clock, sleep=clock.advance, **limits), pool
@@ -197,7 +199,7 @@ class Traffic:
         if self.clock.now < self.end:
             self.arrive([model], self.BULK, True, lambda wait: self.at(wait, lambda: self.bulk(model)))
 
-    def arrive(self, models: object, tokens: int, bulk: bool, again: Callable[[float], None]) -> None:
+    def arrive(self, models: Sequence[str], tokens: int, bulk: bool, again: Callable[[float], None]) -> None:
         name = "bulk" if bulk else "press"
         try:
             reservation = take(self.pool, tokens, models, bulk=bulk, max_wait=10.0, put_off=20.0 if bulk else 0.0)
@@ -219,7 +221,9 @@ class Traffic:
 
         go()
 
-    def land(self, name: str, reservation: object, told: object, again: Callable[[float], None]) -> None:
+    def land(
+        self, name: str, reservation: Reservation, told: dict[str, Allowance], again: Callable[[float], None]
+    ) -> None:
         self.pool.settle(reservation, served(told))
         if self.clock.now < self.end:
             self.counts[f"{name} served"] += 1

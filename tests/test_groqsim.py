@@ -60,11 +60,11 @@ def caller(sim) -> Iterator[Caller]:
 
 
 def message(response: requests.Response) -> str:
-    return response.json()["error"]["message"]
+    return str(response.json()["error"]["message"])
 
 
 def content(response: requests.Response) -> str:
-    return response.json()["choices"][0]["message"]["content"]
+    return str(response.json()["choices"][0]["message"]["content"])
 
 
 def events(response: requests.Response) -> list[Any]:
@@ -910,8 +910,9 @@ def test_a_stalled_body_begins(sim):
         with pytest.raises(TimeoutError):
             client.recv(1)
 
-    length = int(re.search(rb"content-length: (\d+)", head)[1])
-    assert len(body) == length // 2
+    length = re.search(rb"content-length: (\d+)", head)
+    assert length
+    assert len(body) == int(length[1]) // 2
 
 
 def test_a_truncated_answer_is_shorter_than_it_says(caller):
@@ -1133,8 +1134,11 @@ def program(*options: str) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_program_serves_until_told_to_end(number):
     with program("--port", "0", "--rpd", "5", "--tpm", "0") as process:
+        assert process.stdout
         line = process.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found
+        url = found[0]
         call = requests.post(
             f"{url}/openai/v1/chat/completions",
             json={"model": MODEL, "messages": SAID},

@@ -10,7 +10,7 @@ from conftest import Clock, Pools, failed, limited, served, take
 
 from keypool import KeyPool
 from promptlord.errors import NoKeyReady
-from promptlord.pool.state import NO_TRACE, Demand, Outcome, Scope
+from promptlord.pool.state import NO_TRACE, Demand, Key, Outcome, Scope
 
 MODEL = ["m"]
 NOT_FOUND = Outcome(cools=Scope.LANE, reason="Model not found", lacks=True)
@@ -22,7 +22,7 @@ def turns(pool: KeyPool, count: int) -> list[int]:
 
 def ready(pool: KeyPool) -> set[int]:
     """The keys that would be called now, by failover alone, which leaves the rotation where it is."""
-    found: dict[int, tuple] = {}
+    found: dict[int, tuple[Key, str]] = {}
     start = pool._rules.keys[-1]
     for _ in range(len(pool)):
         try:

@@ -453,7 +453,7 @@ def test_no_promise_already_given_is_broken_for_a_press(pool_of: Pools, clock: C
 
     presses = [take(pool, max_wait=30) for _ in range(4)]
 
-    order = []
+    order: list[Reservation] = []
     while len(order) < 8:
         clock.advance(0.1)
         for reservation in started(pool, [each for each in [*presses, *bulk] if each.booked]):
@@ -740,7 +740,7 @@ TestSchedule = Schedule.TestCase
 TestSchedule.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-class TestSharedSchedule(SharedSchedule.TestCase):  # type: ignore[misc, name-defined]
+class TestSharedSchedule(SharedSchedule.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
 
     @pytest.fixture(autouse=True)

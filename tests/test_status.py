@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import KEYS, Clock, failed, served
@@ -33,16 +34,15 @@ class Pool(KeyPool):
     def ask(self, tokens: int = 0, models: Sequence[str] = MODELS, max_wait: float = 0.0) -> Reservation:
         return self.reserve(Demand(models, tokens), max_wait=max_wait)
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         return status.report(self.snapshot(), MODELS)
 
-    def key(self, number: int = 1) -> dict:
-        return self.report()["keys"][number - 1]
+    def key(self, number: int = 1) -> dict[str, Any]:
+        return dict(self.report()["keys"][number - 1])
 
-    def bucket(self, name: str, model: str = "m1") -> dict:
-        (model,) = (entry for entry in self.report()["models"] if entry["name"] == model)
-        (bucket,) = (entry for entry in model["buckets"] if entry["name"] == name)
-        return bucket
+    def bucket(self, name: str, model: str = "m1") -> dict[str, Any]:
+        buckets = next(entry["buckets"] for entry in self.report()["models"] if entry["name"] == model)
+        return dict(next(entry for entry in buckets if entry["name"] == name))
 
 
 def refused(seconds: float, name: str) -> Outcome:
@@ -219,7 +219,7 @@ def test_status_is_json_and_never_cached(serve: Serve) -> None:
     response = serve().get("/status")
 
     assert response.status_code == 200
-    assert response.json["headline"] == "All 3 keys are ready"
+    assert response.get_json()["headline"] == "All 3 keys are ready"
     assert response.headers["Cache-Control"] == "no-store"
 
 
@@ -233,7 +233,7 @@ def test_ready_says_whether_an_enhancement_would_be_served_soon(sim: GroqSim, se
 
     unready = client.get("/ready")
     assert (unready.status_code, unready.headers["Retry-After"]) == (503, "30")
-    assert unready.json["error"]
+    assert unready.get_json()["error"]
     clock.advance(20)
     assert client.get("/ready").status_code == 200
 
@@ -260,7 +260,7 @@ def test_without_keys_the_page_says_what_to_do(serve: Serve) -> None:
     assert page.status_code == 200
     assert page.text.count("<li>") == 3
     assert "GROQ_API_KEYS" in page.text
-    assert client.get("/status").json["status"] == "unconfigured"
+    assert client.get("/status").get_json()["status"] == "unconfigured"
 
 
 def test_no_key_and_no_organization_is_shown(sim: GroqSim, serve: Serve) -> None:
@@ -317,7 +317,7 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_is_inline(serve: Serve) ->
     assert {"/static/status.css", "/static/status.js", "/static/favicon.svg"} <= {*loaded}
     assert all(client.get(path, buffered=True).status_code == 200 for path in loaded)
     assert not re.search(r"style=|<style|\son\w+=|<script(?! src)", page)
-    files = "".join(path.read_text() for path in Path(client.application.static_folder).iterdir())
+    files = "".join(path.read_text() for path in Path(client.application.static_folder or "").iterdir())
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|innerHTML", files)
 
 

@@ -47,7 +47,7 @@ def latency() -> str:
 
 {STREAMS} streams at a time, with an event each {PAUSE * MILLISECONDS:.0f} ms:
 
-{table(head, [_threads(count) for count in (32, 64, 128)])}"""
+{table(head, [_threads(count) for count in (64, 128, 256)])}"""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from flask import current_app
 
@@ -17,7 +17,7 @@ class Pool(Protocol):
 
     def ready_in(self, demand: Demand) -> float: ...
 
-    def health(self, models: Sequence[str]) -> dict[str, object]: ...
+    def health(self, models: Sequence[str]) -> dict[str, Any]: ...
 
     def snapshot(self) -> Snapshot: ...
 
