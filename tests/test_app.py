@@ -135,6 +135,7 @@ def test_groq_out_of_reach_is_a_502(serve, sim):
     assert error(enhance(serve())) == (502, "Groq is unreachable")
 
 
+@pytest.mark.live
 @pytest.mark.parametrize(
     "fault",
     [Trouble.stall(10), Trouble.drip(0.02), Trouble.drip(0.001), Trouble.stall_body(10)],

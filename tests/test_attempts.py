@@ -196,6 +196,7 @@ def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
     assert service.asked() == [1]
 
 
+@pytest.mark.live
 def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     pool = KeyPool(list(KEYS), 60)
     service = Upstream(pool, Transport(sim.url, 10), Admission(9), max_attempts=3, timeout=0.3, max_wait=0)

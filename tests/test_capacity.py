@@ -45,6 +45,7 @@ def statuses(sim: GroqSim) -> Counter[int]:
     return Counter(call.status for call in sim.calls)
 
 
+@pytest.mark.live
 def test_a_huge_request_beside_a_slow_one_is_felt_by_nobody(serve: Callable[..., FlaskClient], sim: GroqSim) -> None:
     client = serve(keys=("gsk_one",), access_tokens=("t",), models=MODELS[:1])
     token = {"Authorization": "Bearer t"}

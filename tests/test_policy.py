@@ -302,6 +302,7 @@ def test_a_code_that_groq_documents_is_named():
 anything = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["message", "code", "type"]) | st.text(), inner),
+    max_leaves=10,
 )
 bodies = st.binary() | anything.map(lambda error: json.dumps({"error": error}).encode())
 

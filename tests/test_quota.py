@@ -736,7 +736,7 @@ class SharedSchedule(Schedule):
         ]
 
 
-TestSchedule = Schedule.TestCase
+TestSchedule = pytest.mark.live(Schedule.TestCase)
 TestSchedule.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
