@@ -174,11 +174,13 @@ def test_what_was_refused_leaves_no_trace(pool_of: Pools, clock: Clock) -> None:
 
 
 def test_what_is_lost_with_its_thread_is_counted_until_it_expires(pool_of: Pools, clock: Clock) -> None:
-    pool = pool_of(1, clock, per_minute=1)
+    pool = pool_of(1, clock)
+    known(pool, {RPD: Allowance(1, 0)})
     lost = take(pool)
 
-    assert pool.ready_in(Demand(MODEL)) == pytest.approx(60 + LAG)
+    assert pool.ready_in(Demand(MODEL)) == pytest.approx(86400 + LAG)
     clock.advance(66)
+    assert pool.ready_in(Demand(MODEL)) == 0
     take(pool)
     pool.settle(lost, served())  # it was not, after all
 
