@@ -15,7 +15,7 @@ from app import create_app
 from keypool import KeyPool
 from promptlord.config import Config
 from promptlord.groq.policy import Fault, Verdict
-from promptlord.pool.quota import RPD, RPM, TPM, Allowance
+from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
 from promptlord.pool.state import Demand, Outcome, Reservation
 from promptlord.web import status
 from promptlord.web.access import OPEN_ENDPOINTS
@@ -129,6 +129,14 @@ def test_what_is_left_adds_up_and_what_is_unknown_is_believed_to_be_as_large(clo
 
     clock.advance(15)
     assert pool.bucket(TPM)["left"] == 24000
+
+
+def test_the_days_tokens_are_shown_where_a_refusal_has_told_them_and_nowhere_else(clock: Clock) -> None:
+    pool = Pool(clock, keys=2)
+    pool.settle(pool.ask(500), Outcome(allowances={TPD: Allowance(200_000, 43_200)}))
+
+    assert pool.bucket(TPD)["text"] == "100,000 of 200,000 left"
+    assert pool.bucket(TPD, "m2")["text"] == "known once Groq has refused for it"
 
 
 def test_a_key_that_cools_has_nothing_left(clock: Clock) -> None:

@@ -99,7 +99,7 @@ def _lanes(pool: Snapshot, model: str) -> dict[str, Lane]:
     same = [lane for (_, other), lane in pool.lanes.items() if other == model]
     limits = {RPM: float(pool.per_minute)} if pool.per_minute else {}
     for lane in (*pool.lanes.values(), *same):  # those of the same model come last, and count most
-        limits |= {name: bucket.limit for name, bucket in lane.buckets.items()}
+        limits |= {name: bucket.limit for name, bucket in lane.buckets.items() if name != TPD}  # nobody knows its level
     usual = {name: Bucket(limit, PERIODS[name]) for name, limit in limits.items()}
     lanes = {key.owner: pool.lanes.get((key.owner, model), Lane()) for key in pool.keys}
     return {owner: replace(lane, buckets=usual | lane.buckets) for owner, lane in lanes.items()}
