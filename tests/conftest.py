@@ -10,6 +10,7 @@ os.environ["LOG_LEVEL"] = "CRITICAL"  # the app that this import makes has no ke
 
 import functools
 import logging
+import random
 import re
 import shlex
 import shutil
@@ -134,15 +135,21 @@ def serve(sim: GroqSim, clock: Clock) -> Callable[..., FlaskClient]:
     return start
 
 
+def free_port() -> str:
+    """One that nobody else is given meanwhile, as those are that the system chooses: tests run side by side."""
+    for port in random.sample(range(15_000, 30_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return str(port)
+    raise AssertionError("no port is free")
+
+
 @contextmanager
 def redis_server() -> Iterator[tuple[str, Callable[[], None]]]:
     """A real one on a free port: its address, and how to end it."""
     if not (program := shutil.which("redis-server")):
         assert "CI" not in os.environ, "CI must install redis-server"
         pytest.skip("there is no redis-server here")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     options = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as server:
 

@@ -15,7 +15,7 @@ from http.client import HTTPConnection, HTTPException
 
 import pytest
 import requests
-from conftest import BIN, KEYS, PROCFILE, ROOT, Server, environment, poll, starting
+from conftest import BIN, KEYS, PROCFILE, ROOT, Server, environment, free_port, poll, starting
 from groqsim import GroqSim, Limits, Trouble
 
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
@@ -137,11 +137,6 @@ def test_flask_run_takes_the_port_of_flaskenv(start, tmp_path):
 
     assert server.port == int(port)
     assert server.enhance().status_code == 200
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
 
 
 # Stop
