@@ -78,7 +78,8 @@ class Admission:
             else:
                 at = now + ready_in
                 at = min(max(at, self._last_promised + apart), at + SPREAD)
-            self._last_promised = max(self._last_promised, at) if apart else self._last_promised
+            if apart:
+                self._last_promised = max(self._last_promised, at)
             if at - now <= LONGEST:
                 self._promises[fingerprint] = Promise(at, roomier)
             while self._promises:

@@ -30,7 +30,7 @@ def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
         lane.consume(reservation.number, outcome.tokens or reservation.tokens, at, now)
     if outcome.served:
         _credit(books, reservation, lane)
-        return News(_blame(books, key, outcome.blamed)) if outcome.blamed else NO_NEWS
+        return News(_blame(books, key, outcome.blamed), shared) if outcome.blamed or shared else NO_NEWS
     if outcome.lacks:
         lane.lacks = key.id
     retired = outcome.retires or (outcome.lacks and _nobody_serves(books, reservation.model))

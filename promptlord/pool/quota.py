@@ -252,10 +252,8 @@ class Lane(Cooling):
                     self.buckets[name] = known
                 else:
                     self.buckets.pop(name, None)
-            elif ours.presumed and not theirs.presumed:
-                self.buckets[name] = theirs
-            elif theirs.presumed and not ours.presumed:
-                pass
+            elif ours.presumed != theirs.presumed:
+                self.buckets[name] = theirs if ours.presumed else ours
             elif ours.reconciled or theirs.reconciled:
                 ours.full_at = max(ours.full_at, theirs.full_at)
                 ours.reconciled = max(ours.reconciled, theirs.reconciled)

@@ -135,7 +135,7 @@ def _rooms(books: Books, demand: Demand) -> dict[str, Room]:
 def _room(books: Books, model: str) -> Room:
     """What a bulk request leaves in each lane of this model."""
     presses = books.state.presses
-    lanes = len({books.see(key).owner for key in books.rules.keys}) * len(presses.models)
+    lanes = len(books.owners()) * len(presses.models)
     return presses.room(model, lanes, books.now)
 
 
