@@ -238,6 +238,12 @@ def environment(**env: str) -> dict[str, str]:
     return {"PATH": f"{BIN}:{os.defpath}", "PYTHON_DOTENV_DISABLED": "1", "PORT": "0", "CLIENT_LIMITS": ""} | env
 
 
+def seconds_of(call: Callable[[], requests.Response]) -> tuple[float, requests.Response]:
+    began = time.monotonic()
+    response = call()
+    return time.monotonic() - began, response
+
+
 def poll(seconds: float = 20, every: float = 0.01) -> Iterator[None]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
