@@ -1,10 +1,13 @@
 """How gunicorn serves the app. Platforms may overrule it with GUNICORN_CMD_ARGS, as Render does with its port."""
 
 import os
+import resource
 import sys
 
 from promptlord.config import Config
 from promptlord.errors import ConfigError
+
+DESCRIPTORS = 8192  # for 4,096 connections and 1,000 calls at once, with some to spare
 
 try:
     settings = Config.load()
@@ -15,10 +18,23 @@ wsgi_app = "app:app"
 bind = f"0.0.0.0:{settings.port}"
 workers = 1  # the pool is in memory, so there can be only one of it, whatever WEB_CONCURRENCY says
 worker_class = "promptlord.gunicorn_worker.Worker"
-threads = settings.threads  # each call to Groq holds one while it waits
+# Each call to Groq holds one of THREADS while it waits; half as many again wait for clients that send or read slowly.
+threads = settings.threads * 3 // 2
 keepalive = 100  # seconds; Heroku's router keeps idle connections for 90 and would meet closed ones
 timeout = 60  # seconds without a sign of life from the worker; no bound on a request
 graceful_timeout = 29  # seconds for what is in flight at SIGTERM; Heroku kills after 30
 control_socket_disable = True
+sendfile = False  # it would wait for a slow client without end
 if os.path.isdir("/dev/shm"):
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a slow disk would count as silence
+
+# Each connection takes a file descriptor, and so does each call to Groq and each upload on disk.
+few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= few < DESCRIPTORS:  # negative: as many as it likes
+    few = min(most, DESCRIPTORS) if most >= 0 else DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+worker_connections = min(max(few - 2 * settings.threads - 64, 64), 4096) if few >= 0 else 4096
+
+
+def post_worker_init(worker):  # type: ignore[no-untyped-def]
+    worker.request_timeout = settings.request_timeout

@@ -1,82 +1,223 @@
-"""gunicorn's threaded worker, without what lets clients that stall hold it up, and without losing any as it stops."""
+"""gunicorn's threaded worker, in which a client costs a thread only while it is served, and in bounded time.
+
+What it overrides, and why, as of gunicorn 27.0.1; ``tests/test_worker.py`` fails where a newer one needs it no longer.
+"""
 
 import errno
+import json
+import re
+import select
 import selectors
 import socket
+import ssl
+import sys
 import time
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
-from gunicorn.http import get_parser
-from gunicorn.http.unreader import SocketUnreader
-from gunicorn.util import close_graceful
+from gunicorn import http, sock
+from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-PATIENCE = 5.0  # seconds that a client may take to send its request, and
-SLOWEST = 16384  # one more for each so many bytes of it
+from promptlord.gunicorn_client import BoundedRequest, Client, Waiting
 
+HEAD_TIMEOUT = 5.0  # seconds for the head of a request
+HEAD_MAX = 1 << 16  # bytes of it that are waited for without a thread
+HEAD_END = re.compile(rb"\n\r?\n")
+LINGER = 2.0  # seconds without a byte, after which a client that has its response is not waited for any longer
+DISCARD_MAX = 32 << 20  # bytes that one may still send then
+CHUNK = 1 << 16  # bytes read at once
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-class Unreader(SocketUnreader):  # type: ignore[misc]
-    """A client's bytes while they keep coming; gunicorn would wait for them for ever, and hold a thread."""
-
-    deadline = 0.0
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        self.sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
-        try:
-            data: bytes = super().chunk(size_hint)
-        except TimeoutError as error:  # as the one error that the worker does not log with a traceback
-            raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from error
-        finally:
-            self.sock.settimeout(None)
-        self.deadline += len(data) / SLOWEST
-        return data
+ERRORS = (  # the more special ones first
+    (errors.LimitRequestLine, 414, "The request's address is too long"),
+    (errors.LimitRequestHeaders, 431, "The request's headers are too large"),
+    (errors.ExpectationFailed, 417, "The request expects something that this server does not do"),
+    (errors.UnsupportedTransferCoding, 501, "The request's transfer coding is not supported"),
+    (errors.ConfigurationProblem, 400, "The request's path does not begin with its SCRIPT_NAME"),
+    ((errors.InvalidResponseHeader, errors.InvalidResponseHeaderName), 500, "Internal Server Error"),
+    (errors.ParseException, 400, "The request is not valid HTTP"),
+    (Exception, 500, "Internal Server Error"),
+)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's own lets clients that stall hold its threads and its loop, and drops connections as it stops."""
+    """gunicorn's own waits for its clients in threads, and even in its loop, and drops connections as it stops."""
+
+    request_timeout = 25.0  # seconds; gunicorn.conf.py sets the service's own
+
+    def init_process(self) -> None:
+        self.waiting = Waiting(self.cfg.threads // 3)
+        self.lingering: dict[TConn, float] = {}  # and when the last of its time is over
+        self.swept = 0.0
+        self.crowded = False  # there is no room for another connection
+        self.tls = sock.ssl_context(self.cfg) if self.cfg.is_ssl else None
+        super().init_process()
+
+    # A connection comes in
+
+    def accept(self, listener: Any) -> bool:
+        """Accept one; false for want of a descriptor. gunicorn's loop would end then, or accept no more of too many."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            self.crowded = True
+            return False
+        self.crowded |= self.nr_conns >= self.worker_connections
+        return True
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Leave a new connection with the poller until it says something: a silent one costs no thread."""
-        if conn.data_ready or conn.initialized:
+        """Hand a connection to a thread once the head of a request is here. gunicorn reads it there, however slow."""
+        try:
+            if conn.parser is None:
+                self.meet(conn)
+            whole = _has_head(conn)
+        except OSError:
+            self.drop(conn)
+            return
+        if whole:
             super().enqueue_req(conn)
             return
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + PATIENCE
+        conn.timeout = time.monotonic() + HEAD_TIMEOUT
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
-    def handle(self, conn: TConn) -> object:
-        if conn.parser is None:
-            conn.parser = get_parser(self.cfg, conn.sock, conn.client)
-            conn.parser.unreader = Unreader(conn.sock)
-        conn.parser.unreader.deadline = time.monotonic() + PATIENCE
-        keep = super().handle(conn)
-        if not keep:
-            # Wait for the client to close here, in a thread; the loop, which would wait for 2 s, then need not.
-            with suppress(OSError):
-                close_graceful(conn.sock.dup())
-                conn.sock.shutdown(socket.SHUT_RD)
-        return keep
+    def meet(self, conn: TConn) -> None:
+        raw = conn.sock
+        if self.tls:
+            raw = self.tls.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+        conn.sock = Client(raw, self.waiting)
+        conn.parser = http.get_parser(self.cfg, conn.sock, conn.client)
+        conn.parser.mesg_class = BoundedRequest
+        conn.data_ready = True
 
-    def handle_request(self, req: Any, conn: TConn) -> bool:
+    def on_pending_socket_readable(self, conn: TConn, client: Client) -> None:
         try:
-            keep: bool = super().handle_request(req, conn)
-        except BlockingIOError as error:  # see ``access.Caller.bound``
-            raise ConnectionResetError(errno.ECONNRESET, "the client reads no more") from error
-        return keep
+            whole = _has_head(conn, seen=conn.parser.unreader.buf.tell())
+        except OSError:
+            self.drop(conn)
+            return
+        if whole:
+            self.poller.unregister(client)
+            self.pending_conns.remove(conn)
+            super().enqueue_req(conn)
+
+    # A thread serves it
+
+    def handle(self, conn: TConn) -> object:
+        conn.sock.begin(self.request_timeout)
+        return super().handle(conn)
+
+    def handle_error(self, req: object, client: Client, addr: Any, exc: Exception) -> None:
+        """Answer as JSON, and say what was wrong, not with what: gunicorn answers HTML, and logs what it was sent."""
+        status, told = next((status, told) for error, status, told in ERRORS if isinstance(exc, error))
+        if status == 500:
+            self.log.exception("Error handling request")
+        else:
+            self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", told)
+        content = json.dumps({"error": told})
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        with suppress(OSError):
+            client.sendall(f"{head}{kind}{content}".encode())
+
+    # It ends
+
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        """Keep the connection, or linger on it. gunicorn's loop would stand still until this client closes, for 2 s."""
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+            return
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.drop(conn)
+            return
+        now = time.monotonic()
+        conn.timeout, conn.discarded = now + LINGER, 0
+        self.lingering[conn] = now + self.request_timeout
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.discard, conn))
+
+    def discard(self, conn: TConn, client: Client) -> None:
+        """Throw away what a client still sends: closed at once, it would be sent a reset, and lose its response."""
+        try:
+            data = client.raw.recv(CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            data = b""
+        conn.discarded += len(data)
+        conn.timeout = min(time.monotonic() + LINGER, self.lingering[conn])
+        if not data or conn.discarded > DISCARD_MAX:
+            self.drop(conn)
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        if self.crowded and not self.make_room():
+            time.sleep(0.01)  # all are being served: the loop would spin
+        self.crowded = False
+        now = time.monotonic()
+        if now - self.swept > 0.5:
+            self.swept = now
+            for conn in [conn for conn in self.lingering if conn.timeout < now]:
+                self.drop(conn)
+
+    def make_room(self) -> bool:
+        """Drop the one that has said nothing for longest; false if there is none."""
+        for connections in (self.pending_conns, self.lingering, self.keepalived_conns):
+            for conn in connections:
+                self.drop(conn)
+                return True
+        return False
+
+    def drop(self, conn: TConn) -> None:
+        """Close a connection that no thread serves."""
+        for connections in (self.pending_conns, self.keepalived_conns):
+            with suppress(ValueError):
+                connections.remove(conn)
+        self.lingering.pop(conn, None)
+        with suppress(KeyError):
+            self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """When it stops, accept who has connected already and refuse the rest: a refused one is tried elsewhere."""
+        """When it stops, accept who has connected already and refuse the rest. gunicorn would drop the former."""
         super().set_accept_enabled(enabled)
-        if not self.alive:
-            for listener in self.sockets:
-                # From now on one at a time gets in: whoever connects between the last accept and the end is lost, and
-                # a thread that holds the interpreter can make that milliseconds. Others knock again, and are refused.
-                listener.listen(0)
-                accepted = -1
-                while accepted != self.nr_conns:
-                    accepted = self.nr_conns
-                    self.accept(listener)
-                listener.close()
+        if self.alive:
+            return
+        # Who connects between the last accept and the end of listening is lost if nobody else listens on this socket,
+        # and other threads could make that milliseconds: let none hold the interpreter.
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        for listener in self.sockets:
+            queue = select.poll()
+            queue.register(listener, select.POLLIN)
+            while queue.poll(0) and self.accept(listener):
+                pass
+            listener.close()
+        sys.setswitchinterval(interval)
+
+
+def _has_head(conn: TConn, seen: int = 0) -> bool:
+    """Take in what the client has sent, without waiting: is the head of a request here? Raises ``OSError``, closed too.
+
+    ``seen``: bytes in which no head ends.
+    """
+    buffer = conn.parser.unreader.buf
+    while not HEAD_END.search(buffer.getbuffer(), max(seen - 2, 0)):
+        seen = buffer.seek(0, 2)
+        if seen > HEAD_MAX:  # the thread will refuse it
+            break
+        try:
+            data = conn.sock.raw.recv(CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "the client has disconnected")
+        buffer.write(data)
+    return True

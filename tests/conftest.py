@@ -197,7 +197,7 @@ class Server:
             self.process = subprocess.Popen(
                 [BIN / command[0], *command[1:]], cwd=cwd, env=environment(**env), stdout=file, stderr=file
             )
-        self.port = int(self.wait_for(r"(?:Listening at:|Running on) http://[\d.]+:(\d+)")[1])
+        self.port = int(self.wait_for(r"(?:Listening at:|Running on) https?://[\d.]+:(\d+)")[1])
         self.url = f"http://127.0.0.1:{self.port}"
 
     @property

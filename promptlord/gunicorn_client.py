@@ -1,0 +1,130 @@
+"""A client as gunicorn's threads meet it: its socket, its request and its body, all waited for in bounded time."""
+
+import errno
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.http.body import Body, ChunkedReader
+from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Request
+
+
+class Waiting:
+    """The clients that threads wait for, to send or to read: so many at most, or slow ones would hold all threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._clients: dict[Client, None] = {}  # in the order in which they began to be waited for
+
+    def wait(self, client: "Client", events: int, seconds: float) -> bool:
+        """Whether the client is ready within ``seconds``. The one waited for longest makes room for the next."""
+        poll = select.poll()
+        poll.register(client.raw, events)
+        with self._lock:
+            if len(self._clients) >= self._most:
+                longest = next(iter(self._clients))
+                del self._clients[longest]
+                with suppress(OSError):
+                    longest.raw.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits for it
+            self._clients[client] = None
+        try:
+            return bool(poll.poll(seconds * 1000))
+        finally:
+            with self._lock:
+                self._clients.pop(client, None)
+
+
+class Client:
+    """A client's socket. It never blocks: what would is waited for, for so many seconds in all of one request.
+
+    gunicorn sets time-outs, if any, for each ``recv()`` and ``send()``: a client that takes a byte now and then holds
+    its thread for ever.
+    """
+
+    def __init__(self, raw: socket.socket, waiting: Waiting) -> None:
+        raw.setblocking(False)
+        self.raw, self._waiting = raw, waiting
+        self._left = {select.POLLIN: 0.0, select.POLLOUT: 0.0}
+
+    def begin(self, seconds: float) -> None:
+        """A request has come: so long its body may let us wait, and so long its response."""
+        self._left = {select.POLLIN: seconds, select.POLLOUT: seconds}
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Bytes, at least one; with ``flags``, what the system's own returns for them, TLS or not."""
+        if flags:
+            return socket.socket.recv(self.raw, size, flags)
+        data: bytes = self._done(self.raw.recv, size, select.POLLIN)
+        if not data:  # gunicorn would quote in its log what has come before
+            raise ConnectionResetError(errno.ECONNRESET, "the client has disconnected")
+        return data
+
+    def send(self, data: Any) -> int:
+        count: int = self._done(self.raw.send, data, select.POLLOUT)
+        return count
+
+    def sendall(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.send(rest) :]
+
+    def setblocking(self, flag: bool) -> None:
+        """It never does."""
+
+    def gettimeout(self) -> float:
+        return self._left[select.POLLIN]
+
+    def settimeout(self, seconds: float) -> None:
+        self._left[select.POLLIN] = min(seconds, self._left[select.POLLIN])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+    def _done(self, operation: Callable[[Any], Any], argument: Any, events: int) -> Any:
+        """The operation's result. Raises ``ConnectionResetError``, the one error that gunicorn logs no traceback of."""
+        while True:
+            try:
+                return operation(argument)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                began = time.monotonic()
+                ready = self._waiting.wait(self, events, max(self._left[events], 0.0))
+                self._left[events] -= time.monotonic() - began
+                if not ready:
+                    raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from None
+            except OSError as error:
+                raise ConnectionResetError(errno.ECONNRESET, "the connection to the client broke") from error
+
+
+class BoundedBody(Body):  # type: ignore[misc]
+    """A request's body; one that is malformed looks like one that broke off, which every framework makes a 400 of."""
+
+    def _read_reader(self, size: int) -> bytes:
+        try:
+            data: bytes = super()._read_reader(size)
+        except ParseException as error:
+            raise ConnectionResetError(errno.ECONNRESET, "the body is malformed") from error
+        return data
+
+
+class BoundedRequest(Request):  # type: ignore[misc]
+    def set_body_reader(self) -> None:
+        super().set_body_reader()
+        self.body: Body = BoundedBody(self.body.reader)
+
+    def should_close(self) -> bool:
+        """Also if its body was not read: gunicorn would announce keep-alive, read up to 64 KiB of it, and close."""
+        return super().should_close() or not self._is_here()
+
+    def _is_here(self) -> bool:
+        """Whether nothing of the body is still to come, as far as one can know."""
+        reader = self.body.reader
+        if isinstance(reader, ChunkedReader):
+            return reader.parser is None
+        return bool(reader.length <= len(self.unreader.buf.getvalue()))
