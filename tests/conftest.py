@@ -197,8 +197,15 @@ class Server:
             self.process = subprocess.Popen(
                 [BIN / command[0], *command[1:]], cwd=cwd, env=environment(**env), stdout=file, stderr=file
             )
-        self.port = int(self.wait_for(r"(?:Listening at:|Running on) https?://[\d.]+:(\d+)")[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+
+    @functools.cached_property
+    def port(self) -> int:
+        """Once it listens."""
+        return int(self.wait_for(r"(?:Listening at:|Running on) https?://[\d.]+:(\d+)")[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def output(self) -> str:
@@ -259,6 +266,7 @@ def starting(sim: GroqSim, logs: Path) -> Iterator[Callable[..., Server]]:
     def start(command: list[str] = PROCFILE, cwd: Path = ROOT, **env: str) -> Server:
         env = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(KEYS)} | env
         servers.append(Server(command, logs / f"{len(servers)}.log", cwd, **env))
+        assert servers[-1].port
         return servers[-1]
 
     try:
