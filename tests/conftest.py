@@ -245,6 +245,13 @@ def environment(**env: str) -> dict[str, str]:
     return {"PATH": f"{BIN}:{os.defpath}", "PYTHON_DOTENV_DISABLED": "1", "PORT": "0", "CLIENT_LIMITS": ""} | env
 
 
+def both(reason: str) -> pytest.MarkDecorator:
+    """Run it with our worker, and with gunicorn's own, which fails for this reason; once it does not, it fails too."""
+    fails = pytest.mark.xfail(strict=True, reason=reason)
+    own = pytest.param(("--worker-class", "gthread"), id="gunicorn's", marks=fails)
+    return pytest.mark.parametrize("worker", [pytest.param((), id="ours"), own])
+
+
 def seconds_of(call: Callable[[], requests.Response]) -> tuple[float, requests.Response]:
     began = time.monotonic()
     response = call()

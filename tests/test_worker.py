@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import KEYS, PROCFILE, Server, poll, seconds_of, starting
+from conftest import KEYS, PROCFILE, Server, both, poll, seconds_of, starting
 from groqsim import GroqSim, Limits, Trouble
 
 Start = Callable[..., Server]
@@ -38,13 +38,6 @@ socket.socket = Socket
 run(prog="gunicorn")
 """
 OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
-
-
-def both(reason: str) -> pytest.MarkDecorator:
-    """Run it with our worker, and with gunicorn's own, which fails for this reason; once it does not, it fails too."""
-    fails = pytest.mark.xfail(strict=True, reason=reason)
-    own = pytest.param(("--worker-class", "gthread"), id="gunicorn's", marks=fails)
-    return pytest.mark.parametrize("worker", [pytest.param((), id="ours"), own])
 
 
 SILENT, HALF_A_HEADER = b"", b"POST /enhance HTT"
@@ -187,7 +180,7 @@ def test_silent_clients_cost_nothing(server):
     assert took < 1
 
 
-@both("a thread reads a request's head, however slowly it comes (ThreadWorker.handle)")
+@both("a thread reads a request's head, however slowly it comes (ThreadWorker.handle, gunicorn#2652)")
 def test_half_a_request_and_garbage_hold_up_nobody(start, worker):
     server = serving(start, worker, THREADS="64")
 
@@ -280,7 +273,7 @@ def test_a_long_upload_over_a_slow_line_is_served(server):
     assert time.monotonic() - began > HEAD_TIMEOUT
 
 
-@both("reading a body has no time-out (http.unreader)")
+@both("reading a body has no time-out (http.unreader, gunicorn#2652)")
 @pytest.mark.parametrize("sent", [b"", b" " * 65536], ids=["nothing", "something"])
 def test_a_body_that_stalls_holds_a_thread_for_the_requests_time(start, worker, sent):
     server = serving(start, worker, THREADS="2", REQUEST_TIMEOUT_SECONDS="1.5")
@@ -323,7 +316,7 @@ def test_a_malformed_body_is_a_bad_request(start, worker, rest):
     assert "Traceback" not in server.output
 
 
-@both("Connection is told before what is unread of the body is looked at (Response.default_headers)")
+@both("Connection is told before what is unread of the body is looked at (Response.default_headers, gunicorn#3301)")
 @pytest.mark.parametrize("size", [200_000, 25_000_000])
 def test_a_body_that_is_refused_unread_closes_the_connection_and_says_so(start, worker, size):
     server = serving(start, worker)
@@ -373,7 +366,7 @@ def small(server: Server, words: bytes) -> Iterator[socket.socket]:
         yield client
 
 
-@both("sending has no time-out (util.write)")
+@both("sending has no time-out (util.write, gunicorn#2652)")
 def test_clients_that_never_read_hold_up_nobody(start, worker):
     server = with_little_buffers(start, worker, THREADS="8")
 
@@ -386,7 +379,7 @@ def test_clients_that_never_read_hold_up_nobody(start, worker):
     assert max(checks) < 1
 
 
-@both("sending has no time-out (util.write)")
+@both("sending has no time-out (util.write, gunicorn#2652)")
 def test_one_that_reads_a_little_now_and_then_is_not_served_for_ever(start, worker):
     server = with_little_buffers(start, worker, REQUEST_TIMEOUT_SECONDS="1")
     descriptors = Path(f"/proc/{worker_of(server)}/fd")
