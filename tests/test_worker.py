@@ -345,6 +345,24 @@ def test_large_uploads_that_are_refused_hang_nobody(start, path):
     assert max(took for took, _ in uploads) < 5
 
 
+def test_one_that_has_its_response_and_neither_closes_nor_ends_is_dropped(start):
+    server = serving(start, REQUEST_TIMEOUT_SECONDS="1")
+
+    with clients(server, LAST_WORDS, NO_BODY.replace(b"20", b"%d" % 10**12)) as (silent, endless):
+        began = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while True:
+                endless.sendall(b" " * 1000)
+                time.sleep(0.01)
+        took = time.monotonic() - began
+        with pytest.raises(ConnectionError):
+            for _ in poll():
+                silent.sendall(b" ")
+
+    assert took < 5
+    assert time.monotonic() - began < 10
+
+
 # Responses
 
 
