@@ -192,6 +192,19 @@ def test_half_a_request_and_garbage_hold_up_nobody(start, worker):
     assert took < 1
 
 
+def test_half_a_request_takes_no_place_from_an_upload(start):
+    server = serving(start, THREADS="2")  # so that one client at a time is waited for in a thread
+    body = b'{"prompt": "ping"}'
+
+    with clients(server, NO_BODY.replace(b"20", str(len(body)).encode()), *[HALF_A_HEADER] * 10) as (upload, *_):
+        for byte in body:
+            time.sleep(0.05)
+            upload.sendall(bytes([byte]))
+        answer = upload.recv(4096)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 @both("where there are too many connections, none is accepted (ThreadWorker.run)")
 def test_more_connections_than_there_may_be_hold_up_nobody(start, worker):
     server = serving(start, [*worker, "--worker-connections", "80"], THREADS="8")
