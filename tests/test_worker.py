@@ -346,6 +346,10 @@ def test_large_uploads_that_are_refused_hang_nobody(start, path):
     server = start()
     body = b"x" * 6_000_000
 
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:  # one that minds being cut off
+        client.sendall(POST.replace(b"/enhance", b"/" + path.encode()) + b"Content-Length: 6000000\r\n\r\n" + body)
+        assert json.loads(response_to(client)[1])["error"]
+
     def upload(_: int) -> tuple[float, requests.Response]:
         return seconds_of(lambda: requests.post(f"{server.url}/{path}", json={}, data=body, timeout=20))
 
