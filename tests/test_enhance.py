@@ -1,11 +1,12 @@
 """Prompts in, chat requests out; completions in, clean prompts out."""
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptlord.errors import CutOff, PromptError, Unusable
@@ -177,9 +178,10 @@ def test_a_completion_without_text_wants_more_room(text, finish):
         read(text, finish)
 
 
-def test_a_completion_that_was_cut_off_wants_more_room():
+@pytest.mark.parametrize("text", ["You are a", ["You are a"]])
+def test_a_completion_that_was_cut_off_wants_more_room_whatever_it_says(text):
     with pytest.raises(CutOff):
-        read("You are a", "length")
+        read(text, "length")
 
 
 @pytest.mark.parametrize("content", [["You are"], {"text": "You are"}, 7, True])
@@ -311,6 +313,45 @@ def test_quotes_and_fences_around_the_whole_are_taken_off(before, after):
 )
 def test_a_good_prompt_is_left_alone(prompt):
     assert clean(f"{prompt}\n") == prompt
+
+
+# What models repeat when they lose the thread. Nothing else runs meanwhile, so it is to be cleaned in no time.
+
+UNITS = [
+    *"*_#` \n\"'“”«:a字\u3000\r\x1c",
+    *("``", "```\n", "```\n```\n", "*\n", "_ ", "**\n\n", "'\"", "“”", '"“', "<", "<think>", "</think>"),
+    *("<think></think>", "Enhanced prompt: ", "Enhanced prompt\n", "**Enhanced Prompt:** ", "Better version of your "),
+    *("here is ", "the ", "Sure, ", 'Enhanced prompt:<think></think>"', "*" * 50 + "Enhanced prompt:"),
+]
+BEFORE = ["", "Enhanced prompt", "**Enhanced prompt:", "Here is the ", "Better version of your", "\"'“", "```\n"]
+AFTER = ["", '"', "”'\"", "\n```", "a"]
+
+
+def seconds_to_clean(text: str) -> float:
+    """Of processor time, which other programs do not take from."""
+    began = time.thread_time()
+    clean(text)
+    return time.thread_time() - began
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=ascii)
+def test_whatever_a_model_repeats_is_cleaned_in_no_time(unit):
+    texts = [before + (unit * (200_000 // len(unit))) + after for before in BEFORE for after in AFTER]
+
+    assert max(map(seconds_to_clean, texts)) < 0.25
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([*UNITS, *BEFORE[1:], *AFTER[1:]]), min_size=1, max_size=6), st.integers(1, 2000))
+def test_whatever_repeats_in_whatever_repeats_is_cleaned_in_no_time(parts, times):
+    text = "".join((part * times)[:5000] for part in parts)
+
+    assert seconds_to_clean((text * (1 + 200_000 // len(text)))[:200_000]) < 0.25
+
+
+def test_labels_are_taken_off_while_there_are_few():
+    assert clean("Enhanced prompt: " * 3 + "You are a poet.") == "You are a poet."
+    assert clean("Enhanced prompt: " * 99 + "You are a poet.").endswith("prompt: You are a poet.")
 
 
 @given(st.text("\"'`\n:*# <>/think“”Enhancdpromt "))
