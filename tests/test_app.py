@@ -15,11 +15,13 @@ from werkzeug.test import TestResponse
 
 from app import WHAT_TO_SET
 from promptlord.config import Config
+from promptlord.groq import policy
+from promptlord.groq.failure import TOLD
+from promptlord.groq.policy import Fault
 from promptlord.web.body import BODY_MAX
 
 EXTENSION = "chrome-extension://" + "abcdefghijklmnop" * 2
 REFUSED = "This web page's origin is not allowed: add it to ALLOWED_ORIGINS"
-NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
 ONE_MODEL = {"models": ("openai/gpt-oss-20b",)}
 
 
@@ -105,21 +107,22 @@ def test_strange_characters_do_no_harm(serve, prompt):
 @pytest.mark.parametrize(
     ("fault", "status", "message", "calls"),
     [
-        (Trouble.rate_limit(7.5), 503, "Rate limit exceeded on requests per minute", 3),
-        (Trouble.named("invalid_api_key"), 503, "Invalid API key: create a new one in the Groq console", 3),
-        (Trouble.named("organization_restricted"), 503, "Organization restricted: ask Groq's support why", 3),
+        (Trouble.rate_limit(7.5), 503, TOLD[Fault.LIMIT], 3),
+        (Trouble.named("invalid_api_key"), 503, TOLD[Fault.KEY], 3),
+        (Trouble.named("organization_restricted"), 503, TOLD[Fault.KEY], 3),
+        (Trouble.named("model_permission_blocked_org"), 503, TOLD[Fault.KEY_FOR_MODEL], 3),
         (Trouble.named("request_too_large"), 413, "Request too large for the model's tokens per minute", 2),
-        (Trouble.named("json_validate_failed"), 502, "Request refused: 400 json_validate_failed", 1),
-        (Trouble.named("semantic_error"), 502, "Request refused: 422 invalid_request_error", 1),
-        (Trouble.named("model_not_found"), 502, "Model not found: set GROQ_MODELS to models that Groq serves", 3),
-        (Trouble.named("over_capacity"), 502, "Groq answered 503", 3),
-        (Trouble.named("bad_gateway_html"), 502, "Groq answered 502", 3),
-        (Trouble.reset(), 502, "Groq is unreachable", 3),
-        (Trouble.garbage(), 502, "Unusable answer: not a chat completion", 3),
-        (Trouble.content(""), 502, "Unusable answer: cut off for want of room", 2),
-        (Trouble.length("You are"), 502, "Unusable answer: cut off for want of room", 2),
-        (Trouble.named("access_denied"), 502, NETWORK, 1),
-        (Trouble.named("cloudflare_1010"), 502, NETWORK, 1),
+        (Trouble.named("json_validate_failed"), 502, TOLD[Fault.REQUEST], 1),
+        (Trouble.named("semantic_error"), 502, TOLD[Fault.REQUEST], 1),
+        (Trouble.named("model_not_found"), 502, TOLD[Fault.MODEL], 3),
+        (Trouble.named("over_capacity"), 502, TOLD[Fault.GROQ], 3),
+        (Trouble.named("bad_gateway_html"), 502, TOLD[Fault.GROQ], 3),
+        (Trouble.reset(), 502, policy.UNREACHABLE.told, 3),
+        (Trouble.garbage(), 502, "Groq answered what can't be used: try again", 3),
+        (Trouble.content(""), 502, policy.CUT_OFF.told, 2),
+        (Trouble.length("You are"), 502, policy.CUT_OFF.told, 2),
+        (Trouble.named("access_denied"), 502, TOLD[Fault.NETWORK], 1),
+        (Trouble.named("cloudflare_1010"), 502, TOLD[Fault.NETWORK], 1),
     ],
 )
 def test_each_trouble_with_groq_has_its_answer(serve, sim, fault, status, message, calls):
@@ -132,7 +135,7 @@ def test_each_trouble_with_groq_has_its_answer(serve, sim, fault, status, messag
 def test_groq_out_of_reach_is_a_502(serve, sim):
     sim.refuse()
 
-    assert error(enhance(serve())) == (502, "Groq is unreachable")
+    assert error(enhance(serve())) == (502, "Groq is unreachable: try again in a moment")
 
 
 @pytest.mark.live

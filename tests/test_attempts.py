@@ -196,6 +196,28 @@ def test_one_key_is_asked_once(sim: GroqSim, clock: Clock) -> None:
     assert service.asked() == [1]
 
 
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_groqs_trouble_is_told_rather_than_a_revoked_key_whichever_came_last(
+    sim: GroqSim, clock: Clock, order: tuple[int, ...]
+) -> None:
+    service = Service(sim, clock)
+    for number, trouble in zip(order, ("over_capacity", "internal_error", "invalid_api_key"), strict=True):
+        sim.order(Trouble.named(trouble), key=list(KEYS)[number - 1])
+
+    with pytest.raises(errors.Unavailable, match="Groq has trouble"):
+        service.fetch()
+    assert service.asked() == [1, 2, 3]
+
+
+def test_groqs_trouble_is_told_though_no_key_is_left_to_try(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=2)
+    sim.order(Trouble.named("over_capacity"), key="gsk_one")
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_two")
+
+    with pytest.raises(errors.Unavailable, match="Groq has trouble"):
+        service.fetch()
+
+
 @pytest.mark.live
 def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     pool = KeyPool(list(KEYS), 60)
@@ -237,7 +259,7 @@ def test_when_every_model_is_gone_the_setting_is_named_and_all_are_tried_again(
     service.sim.order(Trouble.named("model_decommissioned"), times=None)
 
     for _ in range(2):
-        with pytest.raises(errors.Unavailable, match="GROQ_MODELS"):
+        with pytest.raises(errors.Unavailable, match="does not serve"):
             service.fetch(models=MODELS)
     assert len([record for record in caplog.records if "Take it out of GROQ_MODELS" in record.message]) == 2
 

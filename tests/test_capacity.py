@@ -144,7 +144,7 @@ def test_the_only_key_is_asked_once_for_a_model_it_lacks(sim: GroqSim, clock: Cl
     groq, _ = upstream(sim, clock, keys=1)
     sim.order(Trouble.named("model_not_found"), times=None)
 
-    with pytest.raises(Unavailable, match="GROQ_MODELS"):
+    with pytest.raises(Unavailable, match="does not serve"):
         press(groq, models=MODELS[:1])
 
     assert len(sim.calls) == 1

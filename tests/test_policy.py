@@ -1,6 +1,7 @@
 """What Groq's answers mean: every row of the fault table, as they really look, and what an enemy might send."""
 
 import json
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
+from promptlord.errors import Exhausted, TooLarge, Unavailable, UpstreamError
+from promptlord.groq.failure import TOLD, failure
 from promptlord.groq.policy import Fault, Verdict, allowances, duration, is_good, judge
 from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
 from promptlord.pool.state import Scope
@@ -253,6 +256,62 @@ def test_each_fault_says_what_cools(fault, scope, limited):
     assert (outcome.cools, outcome.limited, outcome.seconds) == (scope, limited, 7)
     assert (outcome.lacks, outcome.retires) == (fault is Fault.LACKING, fault is Fault.MODEL)
     assert not outcome.admitted
+
+
+# What whoever called is told
+
+
+def told(*faults: Fault) -> UpstreamError:
+    return failure([Verdict(fault, "for the log") for fault in faults], 7.0)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_each_fault_has_words_for_whoever_called_and_none_for_the_operator(fault):
+    words = str(told(fault))
+
+    assert words == TOLD[fault]
+    assert not any(word in words for word in ("GROQ_", "console", "log", "#", "support"))
+
+
+@pytest.mark.parametrize(
+    ("faults", "telling"),
+    [
+        ([Fault.GROQ, Fault.GROQ, Fault.KEY], Fault.GROQ),
+        ([Fault.GROQ, Fault.LIMIT, Fault.LACKING], Fault.GROQ),
+        ([Fault.KEY, Fault.LIMIT, Fault.KEY], Fault.LIMIT),
+        ([Fault.LIMIT, Fault.MODEL, Fault.KEY], Fault.LIMIT),
+        ([Fault.MODEL, Fault.KEY, Fault.KEY], Fault.MODEL),
+        ([Fault.KEY_FOR_MODEL, Fault.KEY], Fault.KEY_FOR_MODEL),
+    ],
+)
+def test_the_most_telling_verdict_is_told_whenever_it_came(faults, telling):
+    for order in permutations(faults):
+        assert str(told(*order)) == TOLD[telling]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault.LIMIT, Exhausted),
+        (Fault.KEY, Exhausted),
+        (Fault.KEY_FOR_MODEL, Exhausted),
+        (Fault.LACKING, Exhausted),
+        (Fault.SIZE, TooLarge),
+        (Fault.MODEL, Unavailable),
+        (Fault.REQUEST, Unavailable),
+        (Fault.NETWORK, Unavailable),
+        (Fault.GROQ, Unavailable),
+    ],
+)
+def test_each_fault_has_its_error_and_waiting_is_told_where_it_helps(fault, error):
+    raised = told(fault)
+
+    assert type(raised) is error
+    assert getattr(raised, "ready_in", None) == (7 if error is Exhausted else None)
+
+
+def test_without_an_attempt_the_keys_are_busy():
+    assert (str(told()), type(told())) == ("All API keys are busy or cooling down", Exhausted)
 
 
 # What an enemy might send

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import IO, Generic, Protocol, TypeVar
@@ -11,6 +11,7 @@ from promptlord import errors
 from promptlord.groq import policy
 from promptlord.groq.admission import Admission
 from promptlord.groq.deadline import Client, Deadline
+from promptlord.groq.failure import failure
 from promptlord.groq.policy import Fault, Verdict
 from promptlord.groq.transport import Answer, Transport
 from promptlord.pool.state import NO_TRACE, Demand, Key, News, Outcome, Reservation
@@ -111,12 +112,24 @@ class Run(Generic[T]):
     roomier: bool = False  # its answer was cut off, so that it needs more room
     failed: set[tuple[Key, str]] = field(default_factory=set)  # is not asked again
     suspects: list[Reservation] = field(default_factory=list)  # met what looks like Groq's own trouble
+    verdicts: list[Verdict] = field(default_factory=list)  # that attempts met with the call as it is now
+    mended: list[Verdict] = field(default_factory=list)  # for which it was last resized
 
     def enlarge(self) -> Call[T] | None:
-        """Ask for more room for the answer; return the call, or ``None`` if it has had that."""
-        if call := self.call.roomier():
-            self.call, self.roomier = call, True
+        """The call with more room for the answer, which is noted; ``None`` if it has had that."""
+        call = self.call.roomier()
+        self.roomier = self.roomier or call is not None
         return call
+
+    def goes_on(self, verdict: Verdict, next_call: Call[T] | None) -> bool:
+        """Note what an attempt met, and the call to go on with; false if there is none."""
+        if next_call is self.call:
+            self.verdicts.append(verdict)
+        elif next_call:  # which is another request
+            self.call, self.verdicts, self.mended = next_call, [], [verdict]
+        else:
+            self.verdicts = [verdict]
+        return next_call is not None
 
 
 class Upstream:
@@ -160,38 +173,33 @@ class Upstream:
             put_off = self._longest_wait if call.demand.bulk else max_wait
             run = Run(call, now + self._timeout, now + max_wait, now + put_off, client)
             if promise and promise.roomier:  # it was cut off, and would be again
-                run.enlarge()
+                run.call = run.enlarge() or call
             result = self._attempts(run)
             if isinstance(result, Answer):  # which is in flight until it is closed
                 result.on_close(inside.pop_all().close)
             return result
 
     def _attempts(self, run: Run[T]) -> T:
-        verdict = None
         for _ in range(self._max_attempts):
             try:
                 reservation = self._reserve(run)
             except errors.NoKeyReady as error:
-                # A completion that was cut off is no failure: once there is room for all of it, it is served.
-                told = None if verdict is policy.CUT_OFF else verdict
-                raise self._turned_away(run, told, error.ready_in, error.apart) from error
+                raise self._turned_away(run, run.verdicts, error.ready_in, error.apart) from error
             try:
                 return self._attempt(run, reservation)
             except _Failed as failed:
-                verdict = failed.verdict
-                if failed.next_call is None:
+                if not run.goes_on(failed.verdict, failed.next_call):
                     break
-                run.call = failed.next_call
-        raise self._turned_away(run, verdict, self._pool.ready_in(run.call.demand))
+        raise self._turned_away(run, run.verdicts or run.mended, self._pool.ready_in(run.call.demand))
 
     def _turned_away(
-        self, run: Run[T], verdict: Verdict | None, ready_in: float, apart: float = 0.0
+        self, run: Run[T], verdicts: Sequence[Verdict], ready_in: float, apart: float = 0.0
     ) -> errors.UpstreamError:
         """What to tell a client, who is known again if that is to come back."""
-        failure = _failure(verdict, ready_in)
-        if isinstance(failure, errors.Exhausted) and (fingerprint := run.call.fingerprint()):
-            failure.ready_in = self._admission.turn_away(fingerprint, ready_in, apart, roomier=run.roomier)
-        return failure
+        told = failure(verdicts, ready_in)
+        if isinstance(told, errors.Exhausted) and (fingerprint := run.call.fingerprint()):
+            told.ready_in = self._admission.turn_away(fingerprint, ready_in, apart, roomier=run.roomier)
+        return told
 
     def _reserve(self, run: Run[T]) -> Reservation:
         """Take a turn, and wait until its call may be made. Raises ``NoKeyReady`` or ``ClientDisconnected``."""
@@ -317,17 +325,3 @@ class Upstream:
 
 def _complain(reservation: Reservation, verdict: Verdict) -> None:
     log.error("❌ Groq API Error (Key %s): %s", reservation.key.label, verdict.reason)
-
-
-def _failure(verdict: Verdict | None, ready_in: float) -> errors.UpstreamError:
-    """What to tell the client, from the last attempt's verdict, if there was an attempt."""
-    if verdict is None:
-        return errors.Exhausted("All API keys are busy or cooling down", ready_in)
-    match verdict.fault:
-        case Fault.LIMIT | Fault.KEY | Fault.KEY_FOR_MODEL | Fault.LACKING:
-            return errors.Exhausted(verdict.reason, ready_in)
-        case Fault.SIZE:
-            return errors.TooLarge(verdict.reason)
-        case Fault.MODEL:
-            return errors.Unavailable(f"{verdict.reason}: set GROQ_MODELS to models that Groq serves")
-    return errors.Unavailable(verdict.reason)

@@ -43,12 +43,13 @@ class Verdict:
     """What an answer means: whose fault it is, why, and for how long its bearer cools, in seconds (0: unsaid)."""
 
     fault: Fault
-    reason: str  # our words, safe to log and to send
+    reason: str  # our words for the operator, safe to log
     cooldown: float = 0.0
     organization: str = field(default="", repr=False)
     dimension: str = ""  # which limit, in Groq's words: "tokens per minute"
     level: Mapping[str, Allowance] = field(default_factory=dict)  # of that limit, as its refusal tells it
     excess: int = 0  # tokens by which the request is too large, if that was told
+    told: str = ""  # our words for whoever called, where there are better ones than the fault's
 
     def outcome(self, headers: Mapping[str, str]) -> Outcome:
         """What a call is settled with that met this, and these headers."""
@@ -85,8 +86,10 @@ _BY_CODE = {
     "model_decommissioned": (Fault.MODEL, "Model decommissioned"),
     "model_not_found": (Fault.LACKING, "Model not found"),
 }
-UNREACHABLE = Verdict(Fault.GROQ, "Groq is unreachable")
-CUT_OFF = Verdict(Fault.GROQ, "Unusable answer: cut off for want of room")
+UNREACHABLE = Verdict(Fault.GROQ, "Groq is unreachable", told="Groq is unreachable: try again in a moment")
+CUT_OFF = Verdict(
+    Fault.GROQ, "Unusable answer: cut off for want of room", told="Groq's answer was cut off: try again, or ask less"
+)
 
 
 def is_good(status: int) -> bool:
@@ -129,7 +132,7 @@ def _level(dimension: str, limit: int, used: int) -> dict[str, Allowance]:
 
 def unusable(error: Exception) -> Verdict:
     """What an answer means whose status was good and whose body was not."""
-    return Verdict(Fault.GROQ, f"Unusable answer: {error}")
+    return Verdict(Fault.GROQ, f"Unusable answer: {error}", told="Groq answered what can't be used: try again")
 
 
 def allowances(headers: Mapping[str, str]) -> dict[str, Allowance]:
