@@ -144,6 +144,8 @@ def _upstream_error(error: UpstreamError) -> Response:
             return _error(504, str(error))
         case errors.ClientDisconnected():
             return _error(499, str(error))
+        case errors.Unavailable(answer=(status, body)) if request.path.startswith(v1.PREFIXES):
+            return Response(body, status, mimetype="application/json")
     return _error(502, str(error))
 
 

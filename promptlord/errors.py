@@ -72,7 +72,14 @@ class Exhausted(UpstreamError):
 
 
 class Unavailable(UpstreamError):
-    """Groq is unreachable, refuses the request, or answers what cannot be used."""
+    """Groq is unreachable, refuses the request, or answers what cannot be used.
+
+    ``answer``: the status and the JSON body with which Groq told of its own trouble, for those who speak its language.
+    """
+
+    def __init__(self, message: str, answer: tuple[int, bytes] | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class TooLarge(UpstreamError):

@@ -138,6 +138,12 @@ def test_groq_out_of_reach_is_a_502(serve, sim):
     assert error(enhance(serve())) == (502, "Groq is unreachable: try again in a moment")
 
 
+def test_what_groq_says_of_its_own_trouble_is_not_for_the_extension(serve, sim):
+    sim.order(Trouble.status(500, {"error": {"message": "my own words"}}), times=None)
+
+    assert error(enhance(serve())) == (502, TOLD[Fault.GROQ])
+
+
 @pytest.mark.live
 @pytest.mark.parametrize(
     "fault",

@@ -388,7 +388,10 @@ def test_another_key_answers_before_the_first_byte(client, sim, fault, stream):
     [
         (Trouble.rate_limit(7), 503, "no_key_ready"),
         (Trouble.status(401), 503, "no_key_ready"),
-        (Trouble.status(500), 502, "upstream_error"),
+        (Trouble.named("bad_gateway_html"), 502, "upstream_error"),
+        (Trouble.status(500, "text"), 502, "upstream_error"),
+        (Trouble.status(500, {"detail": "an error, but not OpenAI's"}), 502, "upstream_error"),
+        (Trouble.status(500, {"error": {"message": "x" * 70_000}}), 502, "upstream_error"),
         (Trouble.status(302, "", {"location": "http://127.0.0.1:1/"}), 502, "upstream_error"),
         (Trouble.named("access_denied"), 502, "upstream_error"),
         (raw(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), 502, "upstream_error"),
@@ -403,6 +406,23 @@ def test_when_no_key_helps_the_error_is_openais(client, sim, fault, status, code
     assert response.status_code == status
     assert error_of(response)["code"] == code
     assert ("Retry-After" in response.headers) == (status == 503)
+
+
+@pytest.mark.parametrize("status", [498, 500, 503])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_groq_says_of_its_own_trouble_is_passed_on_once_no_key_helps(client, sim, status, stream):
+    told = {"error": {"message": "`org_three`: the model does not support embeddings", "type": "é"}}
+    sim.order(Trouble.status(status, told), key="gsk_two", times=None)
+    sim.order(Trouble.named("bad_gateway_html"), key="gsk_one", times=None)
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_three", times=None)
+
+    response = client.chat(stream=stream)
+
+    assert (response.status_code, response.mimetype) == (status, "application/json")
+    assert response.get_json() == {
+        "error": told["error"] | {"message": told["error"]["message"].replace("three", "***")}
+    }
+    assert len(sim.calls) == 3
 
 
 def test_the_wait_that_is_told_is_true(client, sim):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from promptlord.errors import Exhausted, TooLarge, Unavailable, UpstreamError
-from promptlord.groq.failure import TOLD, failure
+from promptlord.groq import policy
+from promptlord.groq.failure import TOLD, failure, most_telling
 from promptlord.groq.policy import Fault, Verdict, allowances, duration, is_good, judge
 from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
 from promptlord.pool.state import Scope
@@ -228,6 +229,26 @@ def test_nothing_is_wrong_with_a_good_status(status):
     assert is_good(status)
 
 
+@pytest.mark.parametrize(
+    ("status", "content", "answer"),
+    [
+        (500, b'{"error": {"message": "in org_a"}}', (500, b'{"error": {"message": "in org_***"}}')),
+        (498, b'{"error": {"a": null}} ', (498, b'{"error": {"a": null}} ')),
+        (500, b'{"error": {}}', None),
+        (503, b'{"error": "text"}', None),
+        (503, b'{"error": {"message": "' + b"x" * (1 << 16) + b'"}}', None),
+        (502, BAD_GATEWAY, None),
+        (500, b"", None),
+        (302, b'{"error": {"message": "x"}}', None),
+        (600, b'{"error": {"message": "x"}}', None),
+        (429, b'{"error": {"message": "x"}}', None),
+        (401, b'{"error": {"message": "x"}}', None),
+    ],
+)
+def test_what_groq_says_of_its_own_trouble_is_kept_if_it_is_short_and_json(status, content, answer):
+    assert judge(status, {}, content).answer == answer
+
+
 def test_the_size_is_the_request_s_own_fault_and_names_the_organization():
     verdict = judge(
         413, {"retry-after": "9"}, body(f"Request too large in organization `{ORG}`", "rate_limit_exceeded", "tokens")
@@ -312,6 +333,12 @@ def test_each_fault_has_its_error_and_waiting_is_told_where_it_helps(fault, erro
 
 def test_without_an_attempt_the_keys_are_busy():
     assert (str(told()), type(told())) == ("All API keys are busy or cooling down", Exhausted)
+
+
+def test_of_groqs_troubles_the_last_is_told_that_it_put_in_words():
+    first, last = (Verdict(Fault.GROQ, "", answer=(500, words)) for words in (b"first", b"last"))
+
+    assert most_telling([first, last, policy.UNREACHABLE, Verdict(Fault.KEY, "")]) is last
 
 
 # What an enemy might send

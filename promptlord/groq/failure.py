@@ -32,9 +32,9 @@ def failure(verdicts: Sequence[Verdict], ready_in: float) -> errors.UpstreamErro
             return errors.Exhausted(words, ready_in)
         case Fault.SIZE:
             return errors.TooLarge(words)
-    return errors.Unavailable(words)
+    return errors.Unavailable(words, verdict.answer)
 
 
 def most_telling(verdicts: Sequence[Verdict]) -> Verdict:
-    """The one that says most of why the request failed; of several the last."""
-    return max(reversed(verdicts), key=lambda verdict: _ORDER.index(verdict.fault))
+    """The one that says most of why the request failed; of several the last, rather one with Groq's own words."""
+    return max(reversed(verdicts), key=lambda verdict: (_ORDER.index(verdict.fault), bool(verdict.answer)))

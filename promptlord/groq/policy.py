@@ -22,6 +22,7 @@ _ORGANIZATION_BYTES = re.compile(rb"\borg_\w+")
 _DIMENSION = re.compile(r"\bon ((?:(?:in|out)put |audio )?(?:tokens|requests|seconds) per (?:minute|hour|day))\b")
 _LIMIT = re.compile(r"Limit (\d{1,12}),(?: Used (\d{1,12}),)? Requested (\d{1,12})\b")
 _MESSAGE_MAX = 2000  # characters; Groq's sentences have about 400
+_ANSWER_MAX = 1 << 16  # bytes; its errors have some hundreds
 
 
 class Fault(Enum):
@@ -50,6 +51,7 @@ class Verdict:
     level: Mapping[str, Allowance] = field(default_factory=dict)  # of that limit, as its refusal tells it
     excess: int = 0  # tokens by which the request is too large, if that was told
     told: str = ""  # our words for whoever called, where there are better ones than the fault's
+    answer: tuple[int, bytes] | None = field(default=None, repr=False)  # status and JSON of Groq's own trouble, masked
 
     def outcome(self, headers: Mapping[str, str]) -> Outcome:
         """What a call is settled with that met this, and these headers."""
@@ -112,7 +114,8 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
         reason = "Request too large for the model's tokens per minute"
         return Verdict(Fault.SIZE, reason, organization=organization, excess=max(0, requested - limit))
     if not 400 <= status < 500 or status == 498:
-        return Verdict(Fault.GROQ, f"Groq answered {status}")
+        answer = (status, mask(body)) if error and 498 <= status < 600 and len(body) <= _ANSWER_MAX else None
+        return Verdict(Fault.GROQ, f"Groq answered {status}", answer=answer)
     for sign, (fault, reason) in _BY_CODE.items():
         if code.startswith(sign):
             return Verdict(fault, reason)
