@@ -1,7 +1,10 @@
 """Attempts over real HTTP: which key is asked next, who pays, what the client is told, how long it takes."""
 
+import json
 import logging
+import random
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,8 +18,11 @@ from promptlord.groq.attempts import Upstream
 from promptlord.groq.transport import Transport
 from promptlord.pool.state import Demand
 from promptlord.web.enhance import MORE_ROOM, Enhancement
+from promptlord.web.openai import PassThrough
 
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+JSON = {"Content-Type": "application/json"}
+LONGEST = "ж" * 5000  # for whose answer the most is reserved
 NUMBERS = {secret: number for number, secret in enumerate(KEYS, 1)}
 
 
@@ -38,7 +44,7 @@ class Service:
     ) -> None:
         limits: dict[str, Any] = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0} | settings
         self.sim = sim
-        self.pool = KeyPool(list(KEYS)[:keys], 60, per_minute, clock)
+        self.pool = KeyPool(list(sim.keys)[:keys], 60, per_minute, clock)
         admission = Admission(in_flight, clock)
         self.upstream = Upstream(
             self.pool, Transport(sim.url, 10), admission, clock=clock, sleep=clock.advance, **limits
@@ -46,6 +52,13 @@ class Service:
 
     def fetch(self, prompt: str = "a prompt", models: tuple[str, ...] = MODELS[:1], **kwargs: Any) -> str:
         return self.upstream.fetch(Enhancement.of(prompt, models), **kwargs)
+
+    def stream(self) -> int:
+        """Begin a stream of ``/v1``, and leave it; return its status."""
+        body = json.dumps({"model": MODELS[0], "stream": True, "messages": [{"role": "user", "content": "hello"}]})
+        call = PassThrough("POST", Enhancement.path, JSON, Demand(MODELS[:1], 100, bulk=True), body.encode())
+        with closing(self.upstream.fetch(call)) as answer:
+            return answer.status
 
     def asked(self) -> list[int]:
         """The keys of the calls that reached Groq since the last look."""
@@ -82,32 +95,52 @@ def test_a_fresh_start_begins_with_the_first_key(service: Service) -> None:
     assert service.asked() == [1, 2, 3, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Trouble.named("rate_limit", retry_after=2),
-        Trouble.named("organization_restricted"),
-        Trouble.named("blocked_api_access"),
-        Trouble.named("spend_limit_reached"),
-        Trouble.named("invalid_api_key"),
-        Trouble.named("model_permission_blocked_org"),
-        Trouble.named("capacity_exceeded"),
-        Trouble.named("over_capacity"),
-        Trouble.named("bad_gateway_html"),
-        Trouble.named("empty"),
-        Trouble.status(500),
-        Trouble.reset(),
-        Trouble.close(),
-        Trouble.truncate(),
-        Trouble.garbage(),
-    ],
-)
+ANOTHER_KEY_HELPS = [
+    Trouble.named("rate_limit", retry_after=2),
+    Trouble.named("organization_restricted"),
+    Trouble.named("blocked_api_access"),
+    Trouble.named("spend_limit_reached"),
+    Trouble.named("invalid_api_key"),
+    Trouble.named("model_permission_blocked_org"),
+    Trouble.named("capacity_exceeded"),
+    Trouble.named("over_capacity"),
+    Trouble.named("bad_gateway_html"),
+    Trouble.named("empty"),
+    Trouble.status(500),
+    Trouble.reset(),
+    Trouble.close(),
+    Trouble.truncate(),
+    Trouble.garbage(),
+    Trouble.content(""),
+    Trouble.content("**Enhanced prompt:**"),
+]
+
+
+@pytest.mark.parametrize("fault", ANOTHER_KEY_HELPS)
 def test_the_next_key_answers_and_the_failed_one_pays(service: Service, fault: Trouble) -> None:
     service.sim.order(fault, key="gsk_one")
 
     assert service.fetch()
     assert service.asked() == [1, 2]
     assert service.failed() == {1: 1}
+
+
+def test_one_that_meets_less_trouble_than_it_has_attempts_is_served(clock: Clock) -> None:
+    more = [Trouble.named(name) for name in ("model_not_found", "length", "hangup")]
+    dice = random.Random(7)
+    with GroqSim({f"gsk_{number}": f"org_{number}" for number in range(10)}, clock=clock) as sim:
+        service = Service(sim, clock, keys=10)
+        service.fetch()
+        for _ in range(150):
+            clock.advance(3600)  # after which no key is cooling any more
+            for trouble in dice.choices(ANOTHER_KEY_HELPS + more, k=dice.randrange(3)):
+                sim.order(trouble)
+
+            if dice.random() < 0.5:
+                assert service.fetch(dice.choice(["short", LONGEST]), MODELS[: dice.randint(1, 2)])
+            else:
+                assert service.stream() == 200
+            sim.clear()
 
 
 @pytest.mark.parametrize(
@@ -267,9 +300,8 @@ def test_when_every_model_is_gone_the_setting_is_named_and_all_are_tried_again(
     assert service.fetch(models=MODELS)
 
 
-@pytest.mark.parametrize("fault", [Trouble.length("You are an"), Trouble.content("")])
-def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Service, fault: Trouble) -> None:
-    service.sim.order(fault)
+def test_a_completion_cut_off_is_asked_for_with_more_room_and_nobody_pays(service: Service) -> None:
+    service.sim.order(Trouble.length("You are an"))
 
     assert service.fetch()
     first, second = (call.reserve for call in service.sim.calls)
@@ -277,12 +309,56 @@ def test_a_completion_cut_off_or_empty_is_asked_for_with_more_room(service: Serv
     assert service.failed() == {}
 
 
-def test_a_completion_cut_off_again_is_no_answer(service: Service) -> None:
-    service.sim.order(Trouble.length("You are an"), times=None)
+@pytest.mark.parametrize(("prompt", "failed"), [("short", {2: 1}), (LONGEST, {1: 1, 2: 1})])
+def test_one_cut_off_with_the_most_room_goes_on_with_the_next_key_and_the_failed_one_pays(
+    service: Service, prompt: str, failed: dict[int, int]
+) -> None:
+    service.sim.order(Trouble.length("You are an"), times=2)
+
+    assert service.fetch(prompt)
+    assert service.asked() == [1, 2, 3]
+    assert service.failed() == failed
+
+
+@pytest.mark.parametrize("prompt", ["short", LONGEST])
+@pytest.mark.parametrize("fault", [Trouble.length("You are an"), Trouble.content("")])
+def test_a_completion_cut_off_or_empty_to_the_last_attempt_is_no_answer_and_nobody_pays(
+    service: Service, fault: Trouble, prompt: str
+) -> None:
+    service.sim.order(fault, times=None)
+
+    with pytest.raises(errors.Unavailable):
+        service.fetch(prompt)
+    assert service.asked() == [1, 2, 3]
+    assert service.failed() == {}
+
+
+def test_the_only_key_goes_on_with_another_model_when_cut_off_again(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1)
+    sim.order(Trouble.length("You are an"), times=2)
+
+    assert service.fetch(models=MODELS)
+    assert [call.model for call in sim.calls] == [MODELS[0], MODELS[0], MODELS[1]]
+
+
+def test_the_only_key_is_not_asked_again_with_the_same_room(sim: GroqSim, clock: Clock) -> None:
+    service = Service(sim, clock, keys=1)
+    sim.order(Trouble.length("You are an"), times=None)
 
     with pytest.raises(errors.Unavailable, match="cut off"):
         service.fetch()
-    assert len(service.asked()) == 2
+    assert service.asked() == [1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_was_mended_is_told_only_if_nothing_came_after(sim: GroqSim, clock: Clock, count: int) -> None:
+    service = Service(sim, clock, max_attempts=count)
+    sim.order(Trouble.length("You are an"), key="gsk_one", times=None)
+    sim.order(Trouble.named("invalid_api_key"), times=None)
+
+    with pytest.raises(errors.Unavailable if count == 1 else errors.Exhausted):
+        service.fetch()
+    assert service.asked() == [1, 2, 3][:count]
 
 
 def test_more_room_for_a_long_prompt_still_fits_into_a_minutes_tokens() -> None:

@@ -172,10 +172,13 @@ def test_the_system_prompt_is_short_and_says_what_matters():
 @pytest.mark.parametrize(
     "text", ["", None, "  \n", "<think>hm</think>", "<think>hm", '""', "```\n```", "Enhanced prompt:"]
 )
-@pytest.mark.parametrize("finish", ["stop", "length"])
-def test_a_completion_without_text_wants_more_room(text, finish):
+def test_a_completion_without_text_is_unusable_and_wants_more_room_only_where_it_was_cut_off(text):
+    with pytest.raises(Unusable, match="empty") as error:
+        read(text, "stop")
+    assert not isinstance(error.value, CutOff)
+
     with pytest.raises(CutOff):
-        read(text, finish)
+        read(text, "length")
 
 
 @pytest.mark.parametrize("text", ["You are a", ["You are a"]])

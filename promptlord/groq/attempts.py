@@ -279,7 +279,9 @@ class Upstream:
             log.info("✅ Request successful with API Key %s", reservation.key.label)
             return result
         except errors.CutOff as error:
-            raise _Failed(policy.CUT_OFF, run.enlarge()) from error
+            if roomier := run.enlarge():
+                raise _Failed(policy.CUT_OFF, roomier) from error
+            raise self._suspect(run, reservation, policy.CUT_OFF) from error
         except (errors.Unusable, errors.Broken) as error:
             raise self._suspect(run, reservation, policy.unusable(error)) from error
         finally:

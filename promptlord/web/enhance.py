@@ -145,7 +145,7 @@ def completion(body: bytes) -> str:
     if not isinstance(text, str):
         raise Unusable("its content is not text")
     if not (enhanced := clean(text)):
-        raise CutOff("empty")
+        raise Unusable("empty")
     return enhanced
 
 
