@@ -156,6 +156,7 @@ def test_retry_after_counts_where_it_makes_sense(retry_after, cooldown):
         ("1..5s", None),
         ("", None),
         ("9" * 400 + "s", 86400),
+        ("1s" * 5, None),
     ],
 )
 def test_durations_are_gos(text, seconds):

@@ -14,8 +14,8 @@ from promptlord.pool.state import Outcome, Scope
 DAY = 86400.0  # no limit of Groq's is longer, so no cooldown is
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
-_DURATION = re.compile(f"(?:{_PART})+")
+_PART = r"(\d++(?:\.\d++)?)(h|ms|us|µs|ns|m|s)"
+_DURATION = re.compile(f"(?:{_PART}){{1,4}}")  # Go prints three at most
 _TRY_AGAIN = re.compile(r"try again in ([0-9.hmsuµn]+)", re.IGNORECASE)
 _ORGANIZATION = re.compile(r"in organization `?(org_\w+)")
 _ORGANIZATION_BYTES = re.compile(rb"\borg_\w+")
