@@ -251,6 +251,19 @@ def test_groqs_trouble_is_told_though_no_key_is_left_to_try(sim: GroqSim, clock:
         service.fetch()
 
 
+@pytest.mark.parametrize(
+    ("name", "error"), [("request_too_large", errors.TooLarge), ("bad_request", errors.Unavailable)]
+)
+def test_what_ends_a_request_is_told_whatever_came_before(service: Service, name: str, error: type[Exception]) -> None:
+    service.sim.order(Trouble.named("internal_error"))
+    service.sim.order(Trouble.named(name), times=None)
+
+    with pytest.raises(error) as raised:
+        service.fetch()
+    assert "Groq has trouble" not in str(raised.value)
+    assert service.failed() == {}
+
+
 @pytest.mark.live
 def test_silence_is_not_tried_again(sim: GroqSim) -> None:
     pool = KeyPool(list(KEYS), 60)
@@ -368,15 +381,17 @@ def test_more_room_for_a_long_prompt_still_fits_into_a_minutes_tokens() -> None:
     assert roomier.demand.tokens <= 8000
 
 
-def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_will_be(clock: Clock) -> None:
+@pytest.mark.parametrize("keys", [1, 2])
+def test_one_cut_off_for_whose_second_call_there_is_no_room_is_told_when_there_will_be(clock: Clock, keys: int) -> None:
     with GroqSim(KEYS, Limits(tpm=1000), clock=clock) as sim:
-        service = Service(sim, clock, keys=1)
-        sim.order(Trouble.length("You are an"))
+        service = Service(sim, clock, keys=keys)
+        sim.order(Trouble.length("You are an"), key=[*KEYS][keys - 1])
+        sim.order(Trouble.named("internal_error"))
 
         with pytest.raises(errors.Exhausted) as error:
             service.fetch()
 
-        assert len(service.asked()) == 1
+        assert len(service.asked()) == keys
         assert 0 < error.value.ready_in <= 60
 
 

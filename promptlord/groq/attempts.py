@@ -123,12 +123,10 @@ class Run(Generic[T]):
 
     def goes_on(self, verdict: Verdict, next_call: Call[T] | None) -> bool:
         """Note what an attempt met, and the call to go on with; false if there is none."""
-        if next_call is self.call:
+        if next_call is None or next_call is self.call:
             self.verdicts.append(verdict)
-        elif next_call:  # which is another request
+        else:  # which is another request
             self.call, self.verdicts, self.mended = next_call, [], [verdict]
-        else:
-            self.verdicts = [verdict]
         return next_call is not None
 
 
