@@ -5,47 +5,21 @@ import json
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import BytesIO
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from groqsim import End, Limits, Trouble, chunk
-from werkzeug.test import TestResponse
+from passing import CHAT, MODEL, SSE, TOKEN, Client, error_of, raw, streamed
 
 from promptlord.tokens import estimate_all
 from promptlord.web import openai as v1
 from promptlord.web.access import SECURITY_HEADERS
 from promptlord.web.body import BODY_MAX, UPLOAD_MAX
 
-TOKEN = "let-me-in"
-MODEL = "openai/gpt-oss-20b"
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "write a poem about rain"}], "max_tokens": 500}
 SOUND = b"RIFF\r\n" + bytes(range(256)) * 100
-SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-class Client:
-    """Someone with a token, who closes all responses in the end."""
-
-    def __init__(self, flask: FlaskClient, opened: ExitStack) -> None:
-        self.flask = flask
-        self._opened = opened
-
-    def open(self, method: str, path: str, **options: Any) -> TestResponse:
-        headers = {"Authorization": f"Bearer {TOKEN}"} | options.pop("headers", {})
-        response = self.flask.open(path, method=method, headers=headers, **options)
-        self._opened.callback(response.close)
-        return response
-
-    def chat(self, **fields: Any) -> TestResponse:
-        return self.open("POST", "/v1/chat/completions", json=CHAT | fields)
-
-    def post(self, body: bytes, path: str = "/v1/chat/completions", **headers: str) -> TestResponse:
-        return self.open("POST", path, data=body, headers={"Content-Type": "application/json"} | headers)
 
 
 @pytest.fixture
@@ -57,26 +31,6 @@ def connect(serve: Callable[..., FlaskClient]) -> Iterator[Callable[..., Client]
 @pytest.fixture
 def client(connect: Callable[..., Client]) -> Client:
     return connect()
-
-
-def streamed(*steps: bytes | float | End) -> Trouble:
-    """A stream of these chunks, and of nothing else; it ends well unless by an ``End``."""
-    whole = [chunk(step) if isinstance(step, bytes) else step for step in steps]
-    return Trouble(script=lambda pieces: [SSE, *whole] if isinstance(steps[-1], End) else [SSE, *whole, chunk(b"")])
-
-
-def raw(answer: bytes) -> Trouble:
-    """These bytes, then the end of the connection."""
-    return Trouble(script=lambda pieces: [answer, End.CLOSE])
-
-
-def error_of(response: TestResponse) -> dict[str, str]:
-    """The error, which is in OpenAI's shape."""
-    assert response.content_type == "application/json"
-    error: dict[str, str] = response.get_json()["error"]
-    assert error.keys() >= {"message", "type", "code"}
-    assert all(isinstance(value, str) for value in error.values())
-    return error
 
 
 # What goes up
@@ -278,72 +232,6 @@ def test_sound_comes_down_as_it_is(client, sim):
 
     assert response.content_type == "audio/wav"
     assert response.data[:4] == b"RIFF"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'data: {"a": 1}\n\ndata: [DONE]\n\n',
-        b": hello\n\nevent: x\r\ndata: {}\r\n\r\ndata: [DONE]\r\n\r\n",
-        b"data: no end",
-        b'data: {"choices": [{"delta": {"content": "\\"error\\": {org_id}"}}]}\n\n',
-        b'data: {"response": {"error": null, "output": "SELECT org_id"}}\n\n',
-        b"data: \xff\xfe\n\n\n\n\r\n",
-    ],
-)
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_streams_come_down_byte_for_byte_however_they_are_cut(client, sim, body, size):
-    sim.order(streamed(*[body[start : start + size] for start in range(0, len(body), size)]))
-
-    response = client.chat(stream=True)
-
-    assert response.data == body
-    assert response.content_type == "text/event-stream"
-
-
-def test_an_event_is_passed_on_as_soon_as_it_is_whole(client, sim):
-    events = [b"data: 1\n\n", b"data: 2\r\n\r\n", b"data: 3\n\n"]
-    sim.order(streamed(*[bytes([byte]) for byte in b"".join(events)]))
-
-    assert [chunk for chunk in client.chat(stream=True).iter_encoded() if chunk] == events
-
-
-def test_an_event_of_several_megabytes_is_no_work(client, sim):
-    body = b'data: {"content": "%s"}\n\n' % (b"x" * 8_000_000)
-    sim.order(streamed(*[body[start : start + 16384] for start in range(0, len(body), 16384)]))
-
-    began = time.process_time()
-    assert client.chat(stream=True).data == body
-    took = time.process_time() - began
-    print(f"{took:.2f} s of CPU")
-    assert took < 2
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        b'event: error\ndata: {"error": {"message": "in organization `org_one`"}}\n\n',
-        b'data: {"x_groq": {"error": "over capacity: org_one"}}\n\n',
-    ],
-)
-def test_errors_in_a_stream_are_passed_on_without_organizations(client, sim, told):
-    before = b'data: {"choices": [{"delta": {"content": "org_id"}}]}\n\n'
-    sim.order(streamed(before + told))
-
-    assert client.chat(stream=True).data == before + told.replace(b"org_one", b"org_***")
-
-
-@pytest.mark.parametrize("cut", [b"data: half an ev", b"data: 2\n", b""])
-def test_a_stream_cut_short_looks_cut_short(client, sim, cut):
-    sim.order(streamed(b"data: 1\n\n", cut or b"data: 2\n\n", End.CLOSE))
-
-    *whole, told = client.chat(stream=True).data.decode().removesuffix("\n\n").split("\n\n")
-
-    assert whole == (["data: 1"] if cut else ["data: 1", "data: 2"])
-    event, data = told.split("\n")
-    assert event == "event: error"
-    assert json.loads(data.removeprefix("data: "))["error"].keys() == {"message", "type", "code"}
-    assert len(sim.calls) == 1
 
 
 def test_a_plain_answer_cut_short_is_cut_short(client, sim):
