@@ -15,7 +15,8 @@ import groq
 import openai
 import pytest
 from conftest import KEYS, Server, starting
-from groqsim import MODELS, End, GroqSim, Limits, Trouble, tone
+from groqsim import MODELS, End, GroqSim, Limits, Trouble, chunk, tone
+from openai.types.responses import ResponseErrorEvent
 
 TOKEN = "let-me-in"
 CHAT: Any = {
@@ -283,6 +284,27 @@ def test_a_stream_that_is_cut_raises_after_what_came(sdk, client, sim, end):
 
     assert sim.reply(CHAT).startswith("".join(parts))
     assert any(parts) or end is End.RESET  # which may overtake what was sent before it
+
+
+def test_a_stream_that_ends_before_its_end_raises_too(sdk, client, sim):
+    sim.order(Trouble(script=lambda pieces: [*pieces[:5], pieces[-1]]))  # which says that there is no more
+
+    with pytest.raises(SDKS[sdk].APIError, match="broke off"):
+        text_of(client.chat.completions.create(**CHAT, stream=True))
+
+
+@pytest.mark.parametrize("steps", [[End.CLOSE], [chunk(b"")]], ids=["cut", "ended"])
+def test_a_response_that_breaks_off_tells_an_error_in_its_next_event(serve, connect, sim, steps):
+    client = connect("openai", serve())
+    sim.order(Trouble(script=lambda pieces: [*pieces[:4], *steps]))
+
+    with client.responses.create(model=MODELS[0], input="rain", stream=True) as stream:
+        *events, last = stream
+
+    assert isinstance(last, ResponseErrorEvent)
+    assert (last.type, last.code, last.param) == ("error", "upstream_error", None)
+    assert "broke off" in last.message
+    assert last.sequence_number == events[-1].sequence_number + 1
 
 
 def test_a_stream_may_take_longer_than_a_request_but_not_fall_silent(serve, connect, sim):

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from promptlord.web.access import require_token
 from promptlord.web.body import UPLOAD_MAX, form_field, json_object, spooled, whole_body
 from promptlord.web.client import connection
 from promptlord.web.service import service
-from promptlord.web.sse import events
+from promptlord.web.sse import CHAT, OTHER, RESPONSE, Ending, events
 
 PREFIXES = ("/v1", "/openai/v1")
 
@@ -40,6 +39,7 @@ RESERVES = ("max_completion_tokens", "max_tokens", "max_output_tokens")  # of wh
 DEFAULT_RESERVES = {"chat/completions": 1024, "responses": 1024}
 NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
 NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
+ENDINGS = {"chat/completions": CHAT, "responses": RESPONSE}  # of streams
 STATEFUL = ("files", "batches", "fine_tuning")
 CODES = {
     400: "bad_request",
@@ -96,11 +96,6 @@ def error(status: int, message: str) -> dict[str, str]:
     return {"message": message, "type": kind, "code": CODES.get(status, "upstream_error")}
 
 
-BROKEN_OFF = (
-    b"event: error\ndata: %b\n\n" % json.dumps({"error": error(502, "The stream from Groq broke off")}).encode()
-)
-
-
 @routes.before_request
 def admit() -> None:
     """Let in who has a token. Preflights carry none."""
@@ -119,7 +114,7 @@ def forward(path: str) -> Response:
         answer: Answer = service().upstream.fetch(call, client)
     if client:
         client.bound(service().config.request_timeout)
-    return _response(answer)
+    return _response(answer, ENDINGS.get(path, OTHER))
 
 
 def _check(path: str) -> None:
@@ -167,13 +162,13 @@ def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= NAME_MAX else ""
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: Answer, ending: Ending) -> Response:
     """What the client gets: of Groq's headers only what it needs, and bytes as they come."""
     names = ["Content-Type", "X-Request-Id"]
     if not policy.is_good(answer.status):
         body: Any = mask(answer.read())
     elif answer.headers.get("Content-Type", "").startswith("text/event-stream") and not _is_compressed(answer):
-        body = events(answer, BROKEN_OFF)  # whose length may change
+        body = events(answer, ending)  # whose length may change
     else:
         names += ["Content-Encoding", "Content-Length"]
         body = _bytes(answer)
