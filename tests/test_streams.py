@@ -1,16 +1,18 @@
 """Streams through the pass-through: whole events, as they come, told apart from those that break off."""
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 from flask.testing import FlaskClient
-from groqsim import End, GroqSim
-from passing import MODEL, TOKEN, Client, streamed
+from groqsim import End, GroqSim, Trouble, chunk
+from passing import MODEL, SSE, TOKEN, Client, raw, streamed
 from werkzeug.test import TestResponse
 
 from promptlord.web import openai as v1
@@ -134,6 +136,34 @@ def test_so_is_an_error_too_large_to_be_held(client: Client, sim: GroqSim) -> No
     sim.order(streamed(*[body[start : start + 50_000] for start in range(0, len(body), 50_000)]))
 
     assert client.chat(stream=True).data == long.replace(b"org_one", b"org_***") + b"data: org_id\n\n" + DONE
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"stream": True}),
+        ("responses", {"stream": True}),
+        ("audio/speech", {"stream_format": "sse"}),
+        ("audio/transcriptions", None),
+    ],
+)
+def test_a_stream_is_not_asked_for_compressed(
+    client: Client, sim: GroqSim, path: str, body: dict[str, Any] | None
+) -> None:
+    sim.order(Trouble.status(200, {"ok": True}))
+    form = None if body else {"model": "whisper-large-v3", "stream": "true", "file": (BytesIO(b"RIFF"), "a.wav")}
+
+    client.open("POST", f"/v1/{path}", json=body, data=form, headers={"Accept-Encoding": "gzip"})
+
+    assert sim.calls[0].headers["accept-encoding"] == "identity"
+
+
+def test_a_stream_that_comes_compressed_all_the_same_is_no_answer(client: Client, sim: GroqSim) -> None:
+    head = SSE.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+    sim.order(raw(head + chunk(gzip.compress(b'data: {"error": "in org_one"}\n\n'))), key="gsk_one")
+
+    assert client.chat(stream=True).data.endswith(DONE)
+    assert [call.key for call in sim.calls] == ["gsk_one", "gsk_two"]
 
 
 # Whole or broken off

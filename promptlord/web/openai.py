@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 from flask import Blueprint, Response, request
@@ -55,6 +55,14 @@ CODES = {
 routes = Blueprint("v1", __name__)
 
 
+class Asked(NamedTuple):
+    """What a request asks for: of which model, for how many tokens, and whether as a stream."""
+
+    model: str = ""
+    need: int = 0
+    streams: bool = False
+
+
 @dataclass(frozen=True)
 class PassThrough:
     """A client's request, as it is, for whichever key is next. Its answer is the client's too: close it."""
@@ -76,8 +84,11 @@ class PassThrough:
 
     def read(self, answer: Answer) -> Answer:
         """Return the answer once its first bytes are here, until when another key could still be tried."""
-        if policy.is_good(answer.status) and not answer.begin():
-            raise Unusable("empty")
+        if policy.is_good(answer.status):
+            if _is_stream(answer) and answer.headers.get("Content-Encoding", "identity") != "identity":
+                raise Unusable("a compressed stream")  # in which no error could be masked, and which nobody asked for
+            if not answer.begin():
+                raise Unusable("empty")
         return answer
 
     def counted(self, answer: Answer) -> int:
@@ -108,9 +119,9 @@ def admit() -> None:
 def forward(path: str) -> Response:
     _check(path)
     client = connection()
-    with _payload(path) as (payload, model, need):
-        demand = Demand([model], need, bulk=True)
-        call = PassThrough(request.method, _upstream_path(path), _headers_up(), demand, payload)
+    with _payload(path) as (payload, asked):
+        demand = Demand([asked.model], asked.need, bulk=True)
+        call = PassThrough(request.method, _upstream_path(path), _headers_up(asked), demand, payload)
         answer: Answer = service().upstream.fetch(call, client)
     if client:
         client.bound(service().config.request_timeout)
@@ -132,30 +143,31 @@ def _upstream_path(path: str) -> str:
     return f"/openai/v1/{quote(path)}" + (f"?{query}" if query else "")
 
 
-def _headers_up() -> dict[str, str]:
+def _headers_up(asked: Asked) -> dict[str, str]:
     """Of the client's headers only what Groq needs; of encodings only what we could read an error in."""
-    encoding = "gzip" if request.accept_encodings["gzip"] else "identity"
+    encoding = "gzip" if request.accept_encodings["gzip"] and not asked.streams else "identity"
     headers = {name: request.headers[name] for name in ("Content-Type", "Accept") if name in request.headers}
     return {**headers, "Accept-Encoding": encoding}
 
 
 @contextmanager
-def _payload(path: str) -> Iterator[tuple[bytes | IO[bytes] | None, str, int]]:
-    """The request's body as it came, the model it names and the tokens that it needs."""
+def _payload(path: str) -> Iterator[tuple[bytes | IO[bytes] | None, Asked]]:
+    """The request's body as it came, and what it asks for."""
     if request.method == "GET":
-        yield None, "", 0
+        yield None, Asked()
     elif request.mimetype == "multipart/form-data":
         with spooled() as file:
-            yield file, _name(form_field(file, "model")), 0
+            yield file, Asked(_name(form_field(file, "model")), streams=True)  # or not; its answer is small
     else:
         body = whole_body()
-        yield body, *_model_and_need(json_object(body), path)
+        yield body, _asked(json_object(body), path)
 
 
-def _model_and_need(data: dict[str, Any], path: str) -> tuple[str, int]:
+def _asked(data: dict[str, Any], path: str) -> Asked:
     reserves = [data[name] for name in RESERVES if isinstance(data.get(name), int)]
     reserve = max(0, *reserves) if reserves else DEFAULT_RESERVES.get(path, 0)
-    return _name(data.get("model")), min(estimate_all(data) + reserve, NEED_MAX)
+    need = min(estimate_all(data) + reserve, NEED_MAX)
+    return Asked(_name(data.get("model")), need, bool(data.get("stream") or data.get("stream_format")))
 
 
 def _name(value: object) -> str:
@@ -167,7 +179,7 @@ def _response(answer: Answer, ending: Ending) -> Response:
     names = ["Content-Type", "X-Request-Id"]
     if not policy.is_good(answer.status):
         body: Any = mask(answer.read())
-    elif answer.headers.get("Content-Type", "").startswith("text/event-stream") and not _is_compressed(answer):
+    elif _is_stream(answer):
         body = events(answer, ending)  # whose length may change
     else:
         names += ["Content-Encoding", "Content-Length"]
@@ -181,8 +193,8 @@ def _response(answer: Answer, ending: Ending) -> Response:
     return response
 
 
-def _is_compressed(answer: Answer) -> bool:
-    return answer.headers.get("Content-Encoding", "identity") != "identity"
+def _is_stream(answer: Answer) -> bool:
+    return answer.headers.get("Content-Type", "").lower().startswith("text/event-stream")
 
 
 def _bytes(answer: Answer) -> Iterator[bytes]:
