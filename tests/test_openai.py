@@ -13,6 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from groqsim import End, Limits, Trouble, chunk
 from passing import CHAT, MODEL, SSE, TOKEN, Client, error_of, raw, streamed
+from werkzeug.test import EnvironBuilder
 
 from promptlord.tokens import estimate_all
 from promptlord.web import openai as v1
@@ -556,6 +557,47 @@ def test_every_answer_gives_its_place_back_read_or_not(connect, sim):
             left_unread = ask()
             assert left_unread.status_code in (200, 400)
             left_unread.close()
+
+
+@pytest.mark.parametrize("body", [b"{}", b"x" * 100_000])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_refuses_the_headers_gives_the_place_back(connect, sim, body, stream):
+    client = connect(threads=5)  # one place
+    kind = b"text/event-stream" if stream else b"application/json"
+    sim.order(raw(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n\r\n%b" % (kind, body)))
+    environ = EnvironBuilder("/v1/chat/completions", method="POST", json=CHAT).get_environ()
+
+    def refuse(*_: object) -> None:
+        raise ValueError("invalid literal")  # as gunicorn does
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        client.flask.application.wsgi_app(environ | {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}, refuse)
+
+    assert client.chat().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [
+        ("2", "2"),
+        ("abc", None),
+        ("2\r\ncontent-length: 2", None),
+        ("-2", None),
+        ("+2", None),
+        ("2.0", None),
+        ("\xb2", None),
+        ("9" * 5000, None),
+        ("2\r\ntransfer-encoding: gzip", None),
+    ],
+)
+def test_only_a_plain_length_is_passed_on(client, sim, length, told):
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    sim.order(raw(head.encode("latin-1") + b"{}"))
+
+    response = client.chat()
+
+    assert response.headers.get("Content-Length") == told
+    assert told is None or response.data == b"{}"
 
 
 def test_a_stream_keeps_its_place_until_it_ends(connect, sim):

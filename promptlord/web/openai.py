@@ -2,10 +2,11 @@
 
 import errno
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from flask import Blueprint, Response, request
@@ -22,6 +23,9 @@ from promptlord.web.body import UPLOAD_MAX, form_field, json_object, spooled, wh
 from promptlord.web.client import connection
 from promptlord.web.service import service
 from promptlord.web.sse import CHAT, OTHER, RESPONSE, Ending, events
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PREFIXES = ("/v1", "/openai/v1")
 
@@ -40,6 +44,7 @@ DEFAULT_RESERVES = {"chat/completions": 1024, "responses": 1024}
 NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
 NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
 ENDINGS = {"chat/completions": CHAT, "responses": RESPONSE}  # of streams
+LENGTH = re.compile(r"[0-9]{1,15}")  # gunicorn raises for others
 STATEFUL = ("files", "batches", "fine_tuning")
 CODES = {
     400: "bad_request",
@@ -125,7 +130,11 @@ def forward(path: str) -> Response:
         answer: Answer = service().upstream.fetch(call, client)
     if client:
         client.bound(service().config.request_timeout)
-    return _response(answer, ENDINGS.get(path, OTHER))
+    with ExitStack() as unsent:
+        unsent.callback(answer.close)
+        response = _response(answer, ENDINGS.get(path, OTHER))
+        unsent.pop_all()
+    return response
 
 
 def _check(path: str) -> None:
@@ -174,6 +183,17 @@ def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= NAME_MAX else ""
 
 
+class PassedOn(Response):
+    """An answer on its way to the client. Where the server refuses its headers, nobody else would close it."""
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with ExitStack() as refused:
+            refused.callback(self.close)
+            body = super().__call__(environ, start_response)
+            refused.pop_all()
+        return body
+
+
 def _response(answer: Answer, ending: Ending) -> Response:
     """What the client gets: of Groq's headers only what it needs, and bytes as they come."""
     names = ["Content-Type", "X-Request-Id"]
@@ -182,13 +202,15 @@ def _response(answer: Answer, ending: Ending) -> Response:
     elif _is_stream(answer):
         body = events(answer, ending)  # whose length may change
     else:
-        names += ["Content-Encoding", "Content-Length"]
+        names.append("Content-Encoding")
+        if LENGTH.fullmatch(answer.headers.get("Content-Length", "")) and "Transfer-Encoding" not in answer.headers:
+            names.append("Content-Length")
         body = _bytes(answer)
-    response = Response(body, answer.status, mimetype="application/json")
+    response = PassedOn(body, answer.status, mimetype="application/json")
     response.call_on_close(answer.close)  # a generator that never starts runs no finally
     for name in names:
         value = answer.headers.get(name)
-        if value and value.isprintable():  # gunicorn refuses others, and would then close nothing
+        if value and value.isprintable():  # gunicorn refuses others
             response.headers[name] = value
     return response
 
