@@ -1,31 +1,27 @@
 """The pool as an OpenAI-compatible endpoint: bytes pass through both ways, with another key in between."""
 
-import errno
 import hashlib
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from promptlord.errors import Broken, Disconnected, ReadTimeout, Unusable
+from promptlord.errors import Unusable
 from promptlord.groq import policy
-from promptlord.groq.policy import Fault, mask
+from promptlord.groq.policy import Fault
 from promptlord.groq.transport import Answer
 from promptlord.pool.state import Demand
 from promptlord.tokens import estimate_all
+from promptlord.web import answers
 from promptlord.web.access import require_token
 from promptlord.web.body import UPLOAD_MAX, form_field, json_object, spooled, whole_body
 from promptlord.web.client import connection
 from promptlord.web.service import service
-from promptlord.web.sse import CHAT, OTHER, RESPONSE, Ending, events
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+from promptlord.web.sse import CHAT, OTHER, RESPONSE
 
 PREFIXES = ("/v1", "/openai/v1")
 
@@ -44,7 +40,6 @@ DEFAULT_RESERVES = {"chat/completions": 1024, "responses": 1024}
 NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
 NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
 ENDINGS = {"chat/completions": CHAT, "responses": RESPONSE}  # of streams
-LENGTH = re.compile(r"[0-9]{1,15}")  # gunicorn raises for others
 STATEFUL = ("files", "batches", "fine_tuning")
 CODES = {
     400: "bad_request",
@@ -90,7 +85,7 @@ class PassThrough:
     def read(self, answer: Answer) -> Answer:
         """Return the answer once its first bytes are here, until when another key could still be tried."""
         if policy.is_good(answer.status):
-            if _is_stream(answer) and answer.headers.get("Content-Encoding", "identity") != "identity":
+            if answers.is_stream(answer) and answer.headers.get("Content-Encoding", "identity") != "identity":
                 raise Unusable("a compressed stream")  # in which no error could be masked, and which nobody asked for
             if not answer.begin():
                 raise Unusable("empty")
@@ -124,15 +119,15 @@ def admit() -> None:
 def forward(path: str) -> Response:
     _check(path)
     client = connection()
-    with _payload(path) as (payload, asked):
-        demand = Demand([asked.model], asked.need, bulk=True)
-        call = PassThrough(request.method, _upstream_path(path), _headers_up(asked), demand, payload)
-        answer: Answer = service().upstream.fetch(call, client)
-    if client:
-        client.bound(service().config.request_timeout)
     with ExitStack() as unsent:
-        unsent.callback(answer.close)
-        response = _response(answer, ENDINGS.get(path, OTHER))
+        with _payload(path) as (payload, asked):
+            demand = Demand([asked.model], asked.need, bulk=True)
+            call = PassThrough(request.method, _upstream_path(path), _headers_up(asked), demand, payload)
+            answer: Answer = service().upstream.fetch(call, client)
+            unsent.callback(answer.close)
+        if client:
+            client.bound(service().config.request_timeout)
+        response = answers.response(answer, ENDINGS.get(path, OTHER))
         unsent.pop_all()
     return response
 
@@ -181,47 +176,3 @@ def _asked(data: dict[str, Any], path: str) -> Asked:
 
 def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= NAME_MAX else ""
-
-
-class PassedOn(Response):
-    """An answer on its way to the client. Where the server refuses its headers, nobody else would close it."""
-
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        with ExitStack() as refused:
-            refused.callback(self.close)
-            body = super().__call__(environ, start_response)
-            refused.pop_all()
-        return body
-
-
-def _response(answer: Answer, ending: Ending) -> Response:
-    """What the client gets: of Groq's headers only what it needs, and bytes as they come."""
-    names = ["Content-Type", "X-Request-Id"]
-    if not policy.is_good(answer.status):
-        body: Any = mask(answer.read())
-    elif _is_stream(answer):
-        body = events(answer, ending)  # whose length may change
-    else:
-        names.append("Content-Encoding")
-        if LENGTH.fullmatch(answer.headers.get("Content-Length", "")) and "Transfer-Encoding" not in answer.headers:
-            names.append("Content-Length")
-        body = _bytes(answer)
-    response = PassedOn(body, answer.status, mimetype="application/json")
-    response.call_on_close(answer.close)  # a generator that never starts runs no finally
-    for name in names:
-        value = answer.headers.get(name)
-        if value and value.isprintable():  # gunicorn refuses others
-            response.headers[name] = value
-    return response
-
-
-def _is_stream(answer: Answer) -> bool:
-    return answer.headers.get("Content-Type", "").lower().startswith("text/event-stream")
-
-
-def _bytes(answer: Answer) -> Iterator[bytes]:
-    try:
-        yield from answer.chunks()
-    except (Broken, ReadTimeout, Disconnected) as error:
-        # gunicorn cuts the connection, so that the client sees what it has is not all; other errors it would log.
-        raise ConnectionResetError(errno.ECONNRESET, "the answer broke off") from error
