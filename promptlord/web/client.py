@@ -1,13 +1,12 @@
-"""The client's connection: has it hung up, and does it still read?"""
+"""The client's connection: has it hung up?"""
 
 import socket
-import struct
 
 from flask import request
 
 
 class Connection:
-    """The client's connection, to notice that it has hung up or reads no more."""
+    """The client's connection, to notice that it has hung up."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -22,12 +21,6 @@ class Connection:
             return False  # it waits
         except OSError:
             return True
-
-    def bound(self, seconds: float) -> None:
-        """Have sending fail once the client has taken no byte for so long; it would hold its thread for ever."""
-        whole, part = divmod(seconds, 1)
-        interval = struct.pack("ll", int(whole), int(part * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
 
 def connection() -> Connection | None:

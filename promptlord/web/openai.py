@@ -118,15 +118,12 @@ def admit() -> None:
 @routes.route("/<path:path>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 def forward(path: str) -> Response:
     _check(path)
-    client = connection()
     with ExitStack() as unsent:
         with _payload(path) as (payload, asked):
             demand = Demand([asked.model], asked.need, bulk=True)
             call = PassThrough(request.method, _upstream_path(path), _headers_up(asked), demand, payload)
-            answer: Answer = service().upstream.fetch(call, client)
+            answer: Answer = service().upstream.fetch(call, connection())
             unsent.callback(answer.close)
-        if client:
-            client.bound(service().config.request_timeout)
         response = answers.response(answer, ENDINGS.get(path, OTHER))
         unsent.pop_all()
     return response
