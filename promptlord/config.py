@@ -21,7 +21,9 @@ EXTENSIONS_AND_LOCALHOST = (
     "moz-extension://*",
     "safari-web-extension://*",
     "http://localhost:*",
+    "https://localhost:*",
     "http://127.0.0.1:*",
+    "http://[::1]:*",
 )
 
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets

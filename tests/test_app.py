@@ -329,7 +329,13 @@ ALLOWED = [
     "moz-extension://0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0",
     "safari-web-extension://0B1C2D3E-4F50-6172-8394-A5B6C7D8E9F0",
     "http://localhost:3000",
+    "http://localhost",
+    "https://localhost:3000",
+    "https://localhost",
     "http://127.0.0.1:8080",
+    "http://127.0.0.1",
+    "http://[::1]:8080",
+    "http://[::1]",
 ]
 LOOK_ALIKES = [
     "https://evil.example",
@@ -340,8 +346,12 @@ LOOK_ALIKES = [
     "chrome-extension://x.evil.example/",
     "chrome-extension://x@evil.example",
     "xchrome-extension://abc",
-    "https://localhost",
-    "https://localhost:3000",
+    "https://127.0.0.1:3000",
+    "http://localhost.",
+    "http://localhost3000",
+    "http://[::1]3000",
+    "http://[::1",
+    "http://[::12]:3000",
     "http://localhost:",
     "http://localhost:*",
     "http://localhost:80@evil.example",
@@ -363,7 +373,7 @@ def test_allowed_pages_may_call_and_read_everything(serve, origin):
 
     for response in (enhance(client, headers={"Origin": origin}), client.get("/nothing", headers={"Origin": origin})):
         assert response.headers["Access-Control-Allow-Origin"] == origin
-        assert response.headers["Access-Control-Expose-Headers"] == "Retry-After"
+        assert response.headers["Access-Control-Expose-Headers"] == "Retry-After, X-Request-Id"
         assert response.headers.getlist("Vary") == ["Origin"]
 
 
@@ -423,6 +433,10 @@ def test_a_program_without_an_origin_is_no_web_page(serve):
         ("https://*.a.example", "https://evil.example/.a.example", 403),
         ("https://*.a.example", "https://evil.example:80#.a.example", 403),
         ("http://[::1]:*", "http://[::1]:3000", 200),
+        ("https://a.example:*", "https://a.example", 200),
+        ("https://a.example:*", "https://a.example:8443", 200),
+        ("https://a.example:*", "https://a.example.evil", 403),
+        ("https://a.example:443", "https://a.example", 403),
     ],
 )
 def test_the_operator_says_which_pages_may(serve, setting, origin, status):

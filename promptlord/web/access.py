@@ -38,7 +38,7 @@ def guard_origins(app: Flask, config: Config) -> None:
         app,
         origins=[allowed],
         methods=["GET", "POST"],
-        expose_headers=["Retry-After"],
+        expose_headers=["Retry-After", "X-Request-Id"],
         max_age=86400,
         vary_header=False,
     )
@@ -56,10 +56,10 @@ def guard_origins(app: Flask, config: Config) -> None:
 
 
 def _wildcards(origin: str) -> str:
-    """A regular expression for ``origin``, whose ``*`` is any origin, any port, or anything within a host's name."""
+    """A regular expression for ``origin``, whose ``*`` is any origin, any or no port, or any part of a host's name."""
     if origin == "*":
         return ".*"
-    return re.escape(origin).replace(r":\*", r":\d+").replace(r"\*", r"[\w.-]+")
+    return re.escape(origin).replace(r":\*", r"(?::\d+)?").replace(r"\*", r"[\w.-]+")
 
 
 def require_token(tokens: Collection[str]) -> None:
