@@ -4,7 +4,7 @@ import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Response
 
@@ -14,16 +14,13 @@ from promptlord.groq.policy import mask
 from promptlord.groq.transport import Answer
 from promptlord.web.sse import Ending, events
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
 LENGTH = re.compile(r"[0-9]{1,15}")  # gunicorn raises for others
 
 
 class PassedOn(Response):
     """An answer on its way to the client. Where the server refuses its headers, nobody else would close it."""
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         with ExitStack() as refused:
             refused.callback(self.close)
             body = super().__call__(environ, start_response)
