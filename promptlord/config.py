@@ -36,12 +36,16 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-def _secrets(text: str) -> tuple[str, ...]:
+def _secrets(text: str, remedy: str = "copy it again") -> tuple[str, ...]:
     secrets = _split(text)
     for number, secret in enumerate(secrets, 1):
         if not re.fullmatch(r"[!-~]+", secret):
-            raise ValueError(f"made of plain ASCII characters, and #{number} is not: copy it again")
+            raise ValueError(f"made of plain ASCII characters, and #{number} is not: {remedy}")
     return secrets
+
+
+def _tokens(text: str) -> tuple[str, ...]:
+    return _secrets(text, "choose another")
 
 
 def _models(text: str) -> tuple[str, ...]:
@@ -127,7 +131,7 @@ class Config:
     request_timeout: float = _setting("REQUEST_TIMEOUT_SECONDS", _number(float, 0.1, 3600), 25.0)
     allowed_origins: tuple[str, ...] = _setting("ALLOWED_ORIGINS", _origins, EXTENSIONS_AND_LOCALHOST)
     client_limits: str = _setting("CLIENT_LIMITS", _limits, "1 per 2 seconds;100 per minute", blank=True)
-    access_tokens: tuple[str, ...] = _setting("ACCESS_TOKENS", _split, (), secret=True)
+    access_tokens: tuple[str, ...] = _setting("ACCESS_TOKENS", _tokens, (), secret=True)
     trusted_hops: int = _setting("TRUSTED_HOPS", _number(int, 0, 10), 0)
     redis_url: str | None = _setting("REDIS_URL", _redis, None, secret=True)
     port: int = _setting("PORT", _number(int, 0, 65535), 3000)

@@ -123,6 +123,8 @@ def test_settings_are_read(name, text, value):
         ("CLIENT_LIMITS", "5"),
         ("CLIENT_LIMITS", "5 per secret"),
         ("CLIENT_LIMITS", "5 per minute;secret"),
+        ("ACCESS_TOKENS", "secret,secr\u00e9t"),
+        ("ACCESS_TOKENS", "secret\x00"),
         ("TRUSTED_HOPS", "-1"),
         ("TRUSTED_HOPS", "true"),
         ("REDIS_URL", "localhost:6379"),
