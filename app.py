@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keypool import KeyPool
@@ -23,7 +23,7 @@ from promptlord.pool.redis import RedisStorage
 from promptlord.web import enhance, status
 from promptlord.web import openai as v1
 from promptlord.web.access import guard_origins, harden, limit_clients
-from promptlord.web.body import BODY_MAX
+from promptlord.web.body import BODY_MAX, in_words
 from promptlord.web.service import Service
 
 log = logging.getLogger("promptlord")
@@ -119,17 +119,24 @@ def _too_often(error: TooOften) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     """The same as JSON, whatever raised it; its headers (405's ``Allow``) stay."""
-    ours = error.description != type(error).description
-    body = (
-        _error(error.code or 500, str(error.description))
-        if ours
-        else _error(error.code or 500, error.name, str(error.description))
-    )
+    body = _error(error.code or 500, *_words(error))
     response = Response(body.get_data(), error.code, mimetype="application/json")
     for name, value in error.get_headers():
         if name != "Content-Type":
             response.headers.add(name, value)
     return response
+
+
+def _words(error: HTTPException) -> tuple[str, str]:
+    """What an error says, and its details: in our own words, where we have some."""
+    told = str(error.description)
+    if isinstance(error, ClientDisconnected):
+        return "The request's body broke off or is malformed", ""
+    if isinstance(error, RequestEntityTooLarge):
+        return "The request's body is too large", f"At most {in_words(request.max_content_length or 0)} are read here"
+    if error.description != type(error).description:
+        return told, ""
+    return error.name, told
 
 
 def _upstream_error(error: UpstreamError) -> Response:

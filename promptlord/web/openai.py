@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from promptlord.pool.state import Demand
 from promptlord.tokens import estimate_all
 from promptlord.web import answers
 from promptlord.web.access import require_token
-from promptlord.web.body import UPLOAD_MAX, form_field, json_object, spooled, whole_body
+from promptlord.web.body import JSON_MAX, UPLOAD_MAX, form_field, json_file, spooled
 from promptlord.web.client import connection
 from promptlord.web.service import service
 from promptlord.web.sse import CHAT, OTHER, RESPONSE
@@ -40,6 +41,7 @@ DEFAULT_RESERVES = {"chat/completions": 1024, "responses": 1024}
 NEED_MAX = 1 << 20  # tokens, more than any model takes: a client may name any number, and it is counted with
 NAME_MAX = 200  # characters of a model's name; a longer one is Groq's to refuse, and not ours to remember
 ENDINGS = {"chat/completions": CHAT, "responses": RESPONSE}  # of streams
+FORM = "multipart/form-data"
 STATEFUL = ("files", "batches", "fine_tuning")
 CODES = {
     400: "bad_request",
@@ -75,9 +77,14 @@ class PassThrough:
     passthrough: Collection[Fault] = field(default=frozenset({Fault.REQUEST, Fault.SIZE, Fault.MODEL}))
 
     def fingerprint(self) -> bytes:
-        if not isinstance(self.payload, bytes):
-            return b""  # an upload is not recognized: it would have to be read once more
-        return hashlib.blake2b(self.path.encode() + b"\n" + self.payload).digest()
+        if not self.payload or self.headers.get("Content-Type", "").lower().startswith("multipart/"):
+            return b""  # forms have another boundary each time
+        start = hashlib.blake2b(self.path.encode() + b"\n")
+        if isinstance(self.payload, bytes):
+            start.update(self.payload)
+            return start.digest()
+        self.payload.seek(0)
+        return hashlib.file_digest(self.payload, lambda: start).digest()  # type: ignore[arg-type]
 
     def body(self, model: str) -> bytes | IO[bytes] | None:
         return self.payload
@@ -110,7 +117,7 @@ def error(status: int, message: str) -> dict[str, str]:
 @routes.before_request
 def admit() -> None:
     """Let in who has a token. Preflights carry none."""
-    request.max_content_length = UPLOAD_MAX
+    request.max_content_length = UPLOAD_MAX if request.mimetype == FORM else JSON_MAX
     if request.method != "OPTIONS":
         require_token(service().config.access_tokens)
 
@@ -156,15 +163,15 @@ def _payload(path: str) -> Iterator[tuple[bytes | IO[bytes] | None, Asked]]:
     """The request's body as it came, and what it asks for."""
     if request.method == "GET":
         yield None, Asked()
-    elif request.mimetype == "multipart/form-data":
-        with spooled() as file:
+        return
+    with spooled() as file:
+        if request.mimetype == FORM:
             yield file, Asked(_name(form_field(file, "model")), streams=True)  # or not; its answer is small
-    else:
-        body = whole_body()
-        yield body, _asked(json_object(body), path)
+        else:
+            yield json_file(file, partial(_asked, path))
 
 
-def _asked(data: dict[str, Any], path: str) -> Asked:
+def _asked(path: str, data: dict[str, Any]) -> Asked:
     reserves = [data[name] for name in RESERVES if isinstance(data.get(name), int)]
     reserve = max(0, *reserves) if reserves else DEFAULT_RESERVES.get(path, 0)
     need = min(estimate_all(data) + reserve, NEED_MAX)
