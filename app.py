@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keypool import KeyPool
@@ -100,7 +100,7 @@ def _announce(config: Config) -> None:
 
 def _error(status: int, error: str, details: str = "", retry_after: float | None = None) -> Response:
     seconds = None if retry_after is None else max(1, math.ceil(retry_after))
-    if request.path.startswith(v1.PREFIXES):
+    if v1.is_called(request.path):
         response = jsonify(error=v1.error(status, f"{error}. {details}".rstrip(". ")))
     else:
         told = {"error": error, "details": details or None, "retryAfter": seconds}
@@ -136,6 +136,8 @@ def _words(error: HTTPException) -> tuple[str, str]:
         return "The request's body is too large", f"At most {in_words(request.max_content_length or 0)} are read here"
     if error.description != type(error).description:
         return told, ""
+    if isinstance(error, NotFound) and v1.is_called(request.path):
+        return v1.not_found(request.path), ""
     return error.name, told
 
 

@@ -480,6 +480,28 @@ def test_all_else_is_not_found_and_told_what_is(client, sim, path):
     assert sim.calls == []
 
 
+@pytest.mark.parametrize("base", ["", "/openai", "/v1/v1", "/openai/v1/openai/v1", "/v1/openai/v1", "/api/v1", "/v2"])
+def test_under_a_wrong_base_url_the_right_one_is_told(client, sim, base):
+    for path, method in {**v1.METHODS, "models/openai/gpt-oss-20b": "GET", "completions": "POST"}.items():
+        response = client.open(method, f"{base}/{path}", base_url="http://host:3000")
+
+        assert response.status_code == 404
+        message = error_of(response)["message"]
+        assert message.endswith("Set the base URL to http://host:3000/v1, or in Groq's own SDK to http://host:3000")
+    assert sim.calls == []
+
+
+def test_the_base_url_that_is_told_is_the_one_outside_of_the_proxy(client):
+    response = client.open("POST", "/chat/completions", headers={"X-Forwarded-Proto": "https", "Host": "a.example"})
+
+    assert "https://a.example/v1" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/chat", "/enhance/chat", "/modelsx", "/chat/completionsx"])
+def test_other_paths_are_not_found_as_ever(client, path):
+    assert client.open("POST", path).get_json()["error"] == "Not Found"
+
+
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/openai/v1", "/v1x"])
 def test_the_bare_prefix_is_not_found(client, path):
     assert client.open("GET", path).status_code == 404

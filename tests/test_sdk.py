@@ -250,6 +250,17 @@ def test_a_wrong_token_fails_to_authenticate(sdk, serve, connect, sim):
     assert sim.calls == []
 
 
+@pytest.mark.parametrize(
+    ("sdk", "path"), [("openai", ""), ("openai", "/openai"), ("groq", "/openai/v1"), ("groq", "/v1")]
+)
+def test_a_wrong_base_url_is_told_the_right_one(sdk, serve, connect, path):
+    server = serve()
+    client = connect(sdk, server).with_options(base_url=f"{server.url}{path}")
+
+    with pytest.raises(SDKS[sdk].NotFoundError, match=f"Set the base URL to {server.url}/v1, or .* to {server.url}"):
+        client.chat.completions.create(**CHAT)
+
+
 def test_a_bad_request_is_told_as_groq_tells_it(sdk, client):
     with pytest.raises(SDKS[sdk].BadRequestError, match="max_completion_tokens"):
         client.chat.completions.create(**CHAT | {"max_tokens": -1})

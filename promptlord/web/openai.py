@@ -1,6 +1,7 @@
 """The pool as an OpenAI-compatible endpoint: bytes pass through both ways, with another key in between."""
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ CODES = {
     503: "no_key_ready",
     504: "timeout",
 }
+_CALLED = re.compile(r"/(?:chat/completions|completions|responses|embeddings|audio/\w+|models(?:/.+)?)\Z")
 
 routes = Blueprint("v1", __name__)
 
@@ -108,6 +110,20 @@ class PassThrough:
         return None
 
 
+def is_called(path: str) -> bool:
+    """Whether an SDK calls this path, with the right base URL or a wrong one: it reads only OpenAI's errors."""
+    return path.startswith(PREFIXES) or bool(_CALLED.search(path))
+
+
+def not_found(path: str) -> str:
+    """What to say of a path that is not there, nor was meant to be where an SDK calls it under a wrong base URL."""
+    if not _CALLED.search(path):
+        return f"Only these are passed on: {', '.join(METHODS)}"
+    scheme = "https" if request.headers.get("X-Forwarded-Proto") == "https" else request.scheme
+    url = f"{scheme}://{request.host}"
+    return f"Nothing is here. Set the base URL to {url}/v1, or in Groq's own SDK to {url}"
+
+
 def error(status: int, message: str) -> dict[str, str]:
     """An error as OpenAI's clients know it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -141,7 +157,7 @@ def _check(path: str) -> None:
     if path.split("/")[0] in STATEFUL:
         raise NotFound("What is stored under this path belongs to one organization, and the next key may be another's")
     if method is None or {".", ".."} & set(path.split("/")):  # which would lead elsewhere
-        raise NotFound(f"Only these are passed on: {', '.join(METHODS)}")
+        raise NotFound(not_found(path))
     if request.method != method:
         raise MethodNotAllowed([method])
 
