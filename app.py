@@ -79,7 +79,7 @@ def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:
 def _upstream(config: Config, pool: KeyPool) -> Upstream:
     return Upstream(
         pool,
-        Transport(config.base_url, connections=config.threads),
+        Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle),
         Admission(max(1, config.threads - SPARE_THREADS)),
         max_attempts=config.max_attempts,
         timeout=config.request_timeout,

@@ -61,7 +61,7 @@ def command(config: Config) -> click.Command:
 
 
 def _ask_all(config: Config) -> list[Result]:
-    transport = Transport(config.base_url, connections=AT_ONCE)
+    transport = Transport(config.base_url, connections=AT_ONCE, ca_bundle=config.ca_bundle)
     keys = [Key(number, secret) for number, secret in enumerate(config.keys, 1)]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = [threads.submit(_ask, transport, key) for key in keys]

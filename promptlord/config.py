@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -112,6 +113,21 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+def _ca_bundle(env: Mapping[str, str]) -> str | None:
+    """Whom to trust instead of requests' own authorities, as everything on requests and on OpenSSL is told."""
+    for name, kinds in {"REQUESTS_CA_BUNDLE": "a file or a directory", "SSL_CERT_FILE": "a file"}.items():
+        if path := env.get(name, "").strip():
+            try:
+                if name == "REQUESTS_CA_BUNDLE" and os.path.isdir(path):
+                    ssl.create_default_context(capath=path)
+                else:
+                    ssl.create_default_context(cafile=path)
+            except (OSError, ValueError):
+                raise ConfigError(f"{name} must be {kinds} of certificates in PEM that can be read") from None
+            return path
+    return None
+
+
 def _setting(name: str, parse: Callable[[str], Any], default: Any, *, secret: bool = False, blank: bool = False) -> Any:
     """A field read from the variable ``name``; ``blank``: an empty value is a value, not a missing one."""
     return field(default=default, repr=not secret, metadata={"env": name, "parse": parse, "blank": blank})
@@ -137,6 +153,7 @@ class Config:
     port: int = _setting("PORT", _number(int, 0, 65535), 3000)
     threads: int = _setting("THREADS", _number(int, 2, 1000), 256)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
+    ca_bundle: str | None = None  # none: requests' own
     repeated_keys: int = 0
 
     @property
@@ -159,6 +176,7 @@ class Config:
                 except ValueError as error:
                     raise ConfigError(f"{name} must be {error}") from None
         named = [word for word in re.split(r"[,\s]+", env.get("GROQ_API_KEYS", "")) if word.strip("'\"")]
+        values["ca_bundle"] = _ca_bundle(env)
         return cls(**values, repeated_keys=len(named) - len(values.get("keys", ())))
 
     @classmethod

@@ -7,6 +7,7 @@ import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
+import certifi
 import pytest
 
 from promptlord import config, errors
@@ -187,6 +188,39 @@ def test_a_malformed_key_is_named_by_its_number():
 )
 def test_the_platform_says_how_many_hops_to_trust(env, hops):
     assert Config.from_env(env).trusted_hops == hops
+
+
+CERTIFI = certifi.where()
+
+
+@pytest.mark.parametrize(
+    ("env", "path"),
+    [
+        ({"REQUESTS_CA_BUNDLE": f" {CERTIFI} "}, CERTIFI),
+        ({"SSL_CERT_FILE": CERTIFI}, CERTIFI),
+        ({"REQUESTS_CA_BUNDLE": "/", "SSL_CERT_FILE": CERTIFI}, "/"),
+        ({"REQUESTS_CA_BUNDLE": "", "SSL_CERT_FILE": CERTIFI}, CERTIFI),
+        ({"REQUESTS_CA_BUNDLE": CERTIFI, "SSL_CERT_FILE": "missing"}, CERTIFI),
+        ({"SSL_CERT_FILE": " "}, None),
+    ],
+)
+def test_the_environment_names_another_authority(env, path):
+    assert Config.from_env(env).ca_bundle == path
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("path", ["/missing/secret", __file__, "\0secret"])
+def test_an_authority_that_cannot_be_read_is_named_in_one_line(name, path):
+    with pytest.raises(ConfigError, match=rf"\A{name} must be a file [^\n]*\Z") as caught:
+        Config.from_env({name: path})
+
+    assert path not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_only_requests_takes_a_directory_of_authorities(tmp_path):
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE must be a file of"):
+        Config.from_env({"SSL_CERT_FILE": str(tmp_path)})
 
 
 def test_secrets_are_not_shown():

@@ -70,9 +70,13 @@ class _HttpsPool(HTTPSConnectionPool):
 class _Adapter(HTTPAdapter):
     """requests' adapter on timed connections; one ``SSLContext``, since requests re-reads the CA file for each."""
 
+    def __init__(self, ca_bundle: str, connections: int) -> None:
+        kind = "capath" if os.path.isdir(ca_bundle) else "cafile"
+        self._context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, **{kind: ca_bundle})
+        super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        context = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
-        super().init_poolmanager(*args, **kwargs, ssl_context=context)
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
         self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
@@ -133,8 +137,9 @@ class Answer:
 class Transport:
     """Sends requests to Groq over connections that it keeps. Safe to share between threads."""
 
-    def __init__(self, base_url: str, connections: int) -> None:
-        self._adapter = _Adapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+    def __init__(self, base_url: str, connections: int, ca_bundle: str | None = None) -> None:
+        """``ca_bundle``: a file or directory of the authorities to trust, instead of requests' own."""
+        self._adapter = _Adapter(ca_bundle or DEFAULT_CA_BUNDLE_PATH, connections)
         # Prepared once and copied, past requests' Session: a third of the time, no .netrc and no cookie jar.
         self._blank = requests.Request("GET", base_url, headers={"User-Agent": "promptlord-backend"}).prepare()
         self._base_url = base_url
