@@ -1,7 +1,9 @@
 """The connections to Groq: kept alive, one TLS context, no cookies, and no answer that takes longer than it may."""
 
 import http.client
+import logging
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,9 +17,11 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from promptlord.errors import Broken, ReadTimeout
-from promptlord.groq.deadline import Deadline, TimedResponse, sending
+from promptlord.groq.deadline import Deadline, TimedResponse, at_least_some, connect, sending, why_not
 
-CONNECT_TIMEOUT = 5.0  # seconds; leaves time for another attempt
+log = logging.getLogger("promptlord")
+
+CONNECT_TIMEOUT = 5.0  # seconds, and as many for TLS's handshake; leaves time for another attempt
 ANSWER_MAX = 1 << 20  # bytes of a decoded answer; a completion has some kilobytes
 CHUNK_MAX = 1 << 16  # bytes passed on at once
 
@@ -26,19 +30,46 @@ class _NeverSent(Broken):
     """The request met a connection that had just been closed, and reached nobody."""
 
 
+class _Unreachable(Broken):
+    """No connection came about. The message tells the operator why, in words that did not come over the wire."""
+
+
 class _Closed(http.client.RemoteDisconnected):
     """The same, as http.client's callers know it."""
 
 
 class _Timed:
-    """Bounds a whole answer, headers included, and knows a stale connection when it meets one."""
+    """Bounds a whole call, from the look-up of the name on, and knows a stale connection when it meets one."""
 
+    sock: socket.socket | None
     answered = 0
     response_class = TimedResponse
 
     def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
+        try:
+            super().connect()  # type: ignore[misc]
+        except (OSError, ValueError) as error:
+            raise _Unreachable(why_not(error)) from error
         self.answered = 0
+
+    def _new_conn(self) -> socket.socket:
+        deadline: Deadline = sending.deadline
+        where = self.host, self.port, self.socket_options or ()  # type: ignore[attr-defined]
+        sock = connect(*where, min(deadline.left(), CONNECT_TIMEOUT))
+        sock.settimeout(at_least_some(min(deadline.left(), CONNECT_TIMEOUT)))  # for the whole of TLS's handshake
+        return sock
+
+    def send(self, data: Any) -> None:
+        """Send bytes until the deadline: with urllib3, each block of an upload has a time-out of its own."""
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(at_least_some(sending.deadline.left()))  # type: ignore[union-attr]
+        try:
+            super().send(data)  # type: ignore[misc]
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise BrokenPipeError from error  # as without TLS, where urllib3 goes on to read what was answered
+        except TimeoutError as error:
+            raise ReadTimeout("it was not taken in time") from error
 
     def getresponse(self) -> Any:
         try:
@@ -143,6 +174,7 @@ class Transport:
         # Prepared once and copied, past requests' Session: a third of the time, no .netrc and no cookie jar.
         self._blank = requests.Request("GET", base_url, headers={"User-Agent": "promptlord-backend"}).prepare()
         self._base_url = base_url
+        self._told = ""  # why Groq is unreachable, as the log has it already
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | IO[bytes] | None, deadline: Deadline
@@ -166,10 +198,20 @@ class Transport:
         if hasattr(request.body, "seek"):
             request.body.seek(0)  # type: ignore[union-attr]
         sending.deadline = deadline
-        left = max(deadline.left(), 0.001)
-        with _translated():
-            response = self._adapter.send(request, stream=True, timeout=(min(left, CONNECT_TIMEOUT), left))
+        try:
+            with _translated():
+                response = self._adapter.send(request, stream=True, timeout=at_least_some(deadline.left()))
+        except _Unreachable as error:
+            self._tell(str(error))
+            raise
+        self._told = ""
         return Answer(response, deadline)
+
+    def _tell(self, why: str) -> None:
+        """Log why Groq is unreachable, once until it changes: there may be hundreds of calls a minute."""
+        if why != self._told:
+            log.warning("⚠️  Groq is unreachable: %s", why)
+        self._told = why
 
 
 def _length(body: bytes | IO[bytes]) -> int:

@@ -1,0 +1,421 @@
+"""The connection to Groq over real sockets: certificates, and that time bounds all."""
+
+import hashlib
+import json
+import re
+import socket
+import ssl
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import trustme
+from conftest import KEYS
+from cryptography.x509 import load_pem_x509_certificate
+
+from app import create_app
+from keypool import KeyPool
+from promptlord import errors
+from promptlord.config import Config
+from promptlord.errors import Broken, ReadTimeout
+from promptlord.groq.admission import Admission
+from promptlord.groq.attempts import Upstream
+from promptlord.groq.deadline import LOOKUPS, Deadline
+from promptlord.groq.transport import Transport
+from promptlord.web.enhance import Enhancement
+
+SOON = 0.4  # seconds of those calls that wait in vain
+LONG = 10.0  # seconds that nobody waits
+KEY = {"Authorization": "Bearer gsk_secret"}
+CLOSE, RESET = object(), object()
+OK = b"HTTP/1.1 200 OK\r\n"
+GOOD = OK + b"Content-Length: 4\r\n\r\ngood"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Peer:
+    """A server that answers each request, whatever connection it comes over, with the next of ``answers``.
+
+    These are bytes, or steps: bytes, an event to wait for, ``CLOSE`` or ``RESET``. The last one is repeated.
+    """
+
+    def __init__(self, *answers: bytes | Sequence[Any], tls: ssl.SSLContext | None = None) -> None:
+        self._answers: list[Sequence[Any]] = [[answer] if isinstance(answer, bytes) else answer for answer in answers]
+        self._tls, self._open = tls, list[socket.socket]()
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def url(self, host: str = "127.0.0.1") -> str:
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+    def __enter__(self) -> "Peer":
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (self._listener, *self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(LONG)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._open.append(self._listener.accept()[0])
+                self.connections += 1
+                self._threads.append(threading.Thread(target=self._talk, args=(self._open[-1],)))
+                self._threads[-1].start()
+
+    def _talk(self, sock: socket.socket) -> None:
+        with suppress(OSError), sock, self._tls.wrap_socket(sock, server_side=True) if self._tls else sock as sock:
+            self._open.append(sock)
+            while request := self._request(sock):
+                self.requests.append(request)
+                for step in self._answers[min(len(self.requests), len(self._answers)) - 1]:
+                    if step is CLOSE or step is RESET:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", step is RESET, 0))
+                        return
+                    step.wait(LONG) if isinstance(step, threading.Event) else sock.sendall(step)
+
+    def _request(self, sock: socket.socket) -> bytes:
+        received = b""
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            if not (more := sock.recv(1 << 16)):
+                return b""
+            received += more
+        length = re.search(rb"(?i)content-length: (\d+)", received)
+        while len(received) < end + 4 + int(length[1] if length else 0):  # closing before would be a reset
+            received += sock.recv(1 << 16)
+        return received
+
+
+def send(transport: Transport, body: bytes | IO[bytes] | None = None, seconds: float = 2, **how: Any) -> Any:
+    deadline = Deadline(time.monotonic() + seconds, seconds, **how)
+    return transport.send("POST", "/openai/v1/chat/completions", KEY, body, deadline)
+
+
+def fetch(transport: Transport, seconds: float = 2) -> bytes:
+    with closing(send(transport, b"{}", seconds)) as answer:
+        body: bytes = answer.read()
+        return body
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def bundle(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+def server_tls(authority: trustme.CA, *names: str, **dates: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names or ("127.0.0.1", "localhost"), **dates).configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    return server_tls(authority)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_calls_share_one_connection_over_tls(tls: ssl.SSLContext, bundle: str, host: str) -> None:
+    with Peer(GOOD, tls=tls) as peer:
+        transport = Transport(peer.url(host), 2, bundle)
+
+        assert [fetch(transport) for _ in range(3)] == [b"good"] * 3
+        assert (len(peer.requests), peer.connections) == (3, 1)
+        assert b"Bearer gsk_secret" in peer.requests[0]
+
+
+def test_what_tls_holds_back_is_read_without_waiting_for_more(tls: ssl.SSLContext, bundle: str) -> None:
+    events = [b"data: %d%b\n\n" % (number, b"." * 5000) for number in range(3)]
+    more = threading.Event()
+    with Peer([CHUNKED + b"".join(map(chunk, events)), more, chunk(b"last") + chunk(b"")], tls=tls) as peer:
+        with closing(send(Transport(peer.url(), 2, bundle), b"{}")) as answer:
+            assert answer.begin()
+            chunks, got = answer.chunks(), b""
+            while len(got) < len(b"".join(events)):
+                got += next(chunks)
+            more.set()
+            got += b"".join(chunks)
+
+        assert got == b"".join(events) + b"last"
+
+
+@pytest.mark.parametrize("over", ["tls", "tcp"])
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_one_that_meets_a_connection_just_closed_is_sent_once_more_and_whole(
+    tls: ssl.SSLContext, bundle: str, over: str, end: object
+) -> None:
+    with Peer(GOOD, [end], GOOD, tls=tls if over == "tls" else None) as peer, tempfile.TemporaryFile() as upload:
+        upload.write(bytes(range(256)) * 1000)
+        transport = Transport(peer.url(), 2, bundle)
+        fetch(transport)
+
+        with closing(send(transport, upload)) as answer:
+            assert answer.read() == b"good"
+        assert (len(peer.requests), peer.connections) == (3, 2)
+        assert peer.requests[-1].endswith(b"\r\n\r\n" + bytes(range(256)) * 1000)
+
+
+@pytest.mark.parametrize("over", ["tls", "tcp"])
+def test_a_connection_closed_while_it_was_idle_is_not_used(tls: ssl.SSLContext, bundle: str, over: str) -> None:
+    with Peer([GOOD, CLOSE], GOOD, tls=tls if over == "tls" else None) as peer:
+        transport = Transport(peer.url(), 2, bundle)
+
+        assert [fetch(transport), fetch(transport)] == [b"good"] * 2
+
+
+def days(count: int) -> datetime:
+    return datetime.now(UTC) + timedelta(days=count)
+
+
+@pytest.mark.parametrize(
+    ("names", "dates", "why"),
+    [
+        (["localhost"], {"not_before": days(-9), "not_after": days(-1)}, "its certificate has expired"),
+        (["localhost"], {"not_before": days(1), "not_after": days(9)}, "its certificate is not valid yet"),
+        (["api.groq.com"], {}, "its certificate is for another name"),
+    ],
+)
+def test_a_bad_certificate_gets_no_key_and_the_log_says_what_is_wrong_with_it(
+    authority: trustme.CA,
+    bundle: str,
+    caplog: pytest.LogCaptureFixture,
+    names: list[str],
+    dates: dict[str, datetime],
+    why: str,
+) -> None:
+    with Peer(GOOD, tls=server_tls(authority, *names, **dates)) as peer:
+        transport = Transport(peer.url("localhost"), 2, bundle)
+
+        for _ in range(3):
+            with pytest.raises(Broken, match=why):
+                fetch(transport)
+
+    assert peer.requests == []
+    (record,) = caplog.records  # for all three
+    assert record.getMessage().startswith(f"⚠️  Groq is unreachable: {why}")
+
+
+@pytest.mark.parametrize("trusted", [None, "another"])
+def test_an_untrusted_certificate_gets_no_key(
+    tls: ssl.SSLContext, tmp_path: Path, caplog: pytest.LogCaptureFixture, trusted: str | None
+) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "another")
+    with Peer(GOOD, tls=tls) as peer, pytest.raises(Broken, match="not trusted"):
+        fetch(Transport(peer.url(), 2, str(tmp_path / trusted) if trusted else None))
+
+    assert peer.requests == []
+    assert "its certificate is not trusted: REQUESTS_CA_BUNDLE" in caplog.text
+
+
+def test_one_that_speaks_no_tls_gets_no_key(bundle: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        accepted = server.submit(listener.accept)
+        transport = Transport(f"https://127.0.0.1:{listener.getsockname()[1]}", 2, bundle)
+        failed = ThreadPoolExecutor(1).submit(fetch, transport)
+        with accepted.result()[0] as sock:
+            sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+            with pytest.raises(Broken, match="TLS fails: "):
+                failed.result()
+            assert b"gsk_secret" not in sock.recv(1 << 16)
+
+
+def hash_of(certificate: bytes) -> str:
+    """The name under which OpenSSL looks for an authority in a directory."""
+    subject = load_pem_x509_certificate(certificate).subject
+    name = subject.public_bytes()[2:]
+    for attribute in subject:
+        value = attribute.value.encode() if isinstance(attribute.value, str) else attribute.value
+        name = name.replace(value, value.lower())
+    return f"{int.from_bytes(hashlib.sha1(name).digest()[:4], 'little'):08x}.0"
+
+
+def test_a_directory_of_authorities_is_as_good(authority: trustme.CA, tls: ssl.SSLContext, tmp_path: Path) -> None:
+    authority.cert_pem.write_to_path(tmp_path / hash_of(authority.cert_pem.bytes()))
+    with Peer(GOOD, tls=tls) as peer:
+        assert fetch(Transport(peer.url(), 2, str(tmp_path))) == b"good"
+
+
+def answer_of(data: Any) -> bytes:
+    body = json.dumps(data).encode()
+    return OK + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_the_service_and_its_check_trust_the_authority_that_the_environment_names(
+    tls: ssl.SSLContext, bundle: str, name: str
+) -> None:
+    completion = {
+        "choices": [{"message": {"content": "Write a sonnet about the rain in April."}, "finish_reason": "stop"}]
+    }
+    with Peer(answer_of(completion), answer_of({"data": [{"id": "m"}]}), tls=tls) as peer:
+        env = {"GROQ_API_KEYS": "gsk_one", "GROQ_MODELS": "m", "GROQ_BASE_URL": peer.url(), name: bundle}
+        app = create_app(Config.from_env(env))
+
+        assert app.test_client().post("/enhance", json={"prompt": "a prompt"}).status_code == 200
+        assert app.test_cli_runner().invoke(args=["check-keys"]).exit_code == 0
+
+
+# Time
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """The port of one that is full: it answers no further connection."""
+    with socket.socket() as listener, ExitStack() as callers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], list[int]]], None]:
+    """Have ``groq.test`` be found at these ports of this machine."""
+    really = socket.getaddrinfo
+
+    def answer_with(ports: Callable[[], list[int]]) -> None:
+        def getaddrinfo(host: str, port: int, **how: Any) -> list[Any]:
+            if host != "groq.test" or how.get("flags"):
+                return really(host, port, **how)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in ports()]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return answer_with
+
+
+Resolve = Callable[[Callable[[], list[int]]], None]
+
+
+@pytest.mark.live
+def test_a_dead_address_leaves_a_good_one_its_time(deaf: int, resolve: Resolve) -> None:
+    with Peer(GOOD) as peer:
+        resolve(lambda: [deaf, peer.port])
+
+        with within(1.6 * SOON):  # half of its time is the dead one's
+            assert fetch(Transport("http://groq.test", 2), 2 * SOON) == b"good"
+
+
+@pytest.mark.live
+def test_all_addresses_together_take_no_longer_than_the_request_may(deaf: int, resolve: Resolve) -> None:
+    resolve(lambda: [deaf] * 4)
+
+    with within(2 * SOON), pytest.raises(Broken, match="in time"):
+        fetch(Transport("http://groq.test", 2), SOON)
+
+
+@pytest.mark.live
+def test_a_request_that_could_not_connect_in_its_time_is_told_so_at_once(deaf: int) -> None:
+    transport = Transport(f"http://127.0.0.1:{deaf}", 2)
+    pool = KeyPool(list(KEYS), 60)
+    upstream = Upstream(pool, transport, Admission(9), max_attempts=3, timeout=SOON, max_wait=0)
+
+    with within(2 * SOON), pytest.raises(errors.DeadlineExceeded):
+        upstream.fetch(Enhancement.of("a prompt", ("m",)))
+    assert pool.health(("m",))["failedKeys"] == []
+
+
+@pytest.mark.live
+def test_a_resolver_that_hangs_holds_nobody_and_few_threads(resolve: Resolve) -> None:
+    answered, callers = threading.Event(), 2 * LOOKUPS
+    before = set(threading.enumerate())
+    with Peer(GOOD) as peer, ThreadPoolExecutor(callers) as threads:
+        resolve(lambda: [peer.port] if answered.wait(LONG) else [])
+        transport = Transport("http://groq.test", callers)
+        with within(3 * SOON):
+            calls = [threads.submit(fetch, transport, SOON) for _ in range(callers)]
+            assert all(isinstance(call.exception(), Broken) for call in calls)
+        hanging = [thread for thread in set(threading.enumerate()) - before if "_look_up" in thread.name]
+
+        assert len(hanging) == LOOKUPS
+        assert all(thread.daemon for thread in hanging)  # which the process does not wait for
+
+        answered.set()
+        for thread in hanging:
+            thread.join(LONG)
+        assert fetch(transport) == b"good"
+
+
+def test_a_name_that_does_not_exist_is_said_to_be_so(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("groq.invalid", "x" * 70):
+        with pytest.raises(Broken, match="its name is"):
+            fetch(Transport(f"http://{name}", 2), LONG)
+
+
+@pytest.mark.live
+def test_a_server_that_never_shakes_hands_is_not_waited_for(bundle: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+
+        with within(2 * SOON), pytest.raises(Broken, match="in time"):
+            fetch(Transport(url, 2, bundle), SOON)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+@pytest.mark.parametrize("over", ["tls", "tcp"])
+def test_a_server_that_reads_slowly_is_not_sent_to_for_longer_than_the_request_may_take(
+    tls: ssl.SSLContext, bundle: str, over: str, kind: str
+) -> None:
+    body = bytes(25_000_000)
+    ended = threading.Event()
+
+    def drain(listener: socket.socket) -> None:
+        with listener.accept()[0] as sock, suppress(OSError):
+            sock = tls.wrap_socket(sock, server_side=True) if over == "tls" else sock
+            while not ended.wait(SOON / 20) and sock.recv(1 << 14):
+                pass
+            sock.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        server.submit(drain, listener)
+        transport = Transport(
+            f"{'https' if over == 'tls' else 'http'}://127.0.0.1:{listener.getsockname()[1]}", 2, bundle
+        )
+        with tempfile.TemporaryFile() as file:
+            file.write(body)
+
+            with within(3 * SOON), pytest.raises(ReadTimeout):
+                send(transport, body if kind == "bytes" else file, SOON)
+        ended.set()
