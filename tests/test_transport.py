@@ -1,6 +1,8 @@
-"""The connection to Groq over real sockets: certificates, and that time bounds all."""
+"""The connection to Groq over real sockets: certificates, what bad bytes come to, and that time bounds all."""
 
+import gzip
 import hashlib
+import io
 import json
 import re
 import socket
@@ -86,22 +88,25 @@ class Peer:
     def _talk(self, sock: socket.socket) -> None:
         with suppress(OSError), sock, self._tls.wrap_socket(sock, server_side=True) if self._tls else sock as sock:
             self._open.append(sock)
-            while request := self._request(sock):
+            while True:
+                steps = self._answers[min(len(self.requests), len(self._answers) - 1)]
+                if not (request := self._request(sock, whole=steps != [RESET])):
+                    return
                 self.requests.append(request)
-                for step in self._answers[min(len(self.requests), len(self._answers)) - 1]:
+                for step in steps:
                     if step is CLOSE or step is RESET:
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", step is RESET, 0))
                         return
                     step.wait(LONG) if isinstance(step, threading.Event) else sock.sendall(step)
 
-    def _request(self, sock: socket.socket) -> bytes:
+    def _request(self, sock: socket.socket, *, whole: bool) -> bytes:
         received = b""
         while (end := received.find(b"\r\n\r\n")) < 0:
             if not (more := sock.recv(1 << 16)):
                 return b""
             received += more
         length = re.search(rb"(?i)content-length: (\d+)", received)
-        while len(received) < end + 4 + int(length[1] if length else 0):  # closing before would be a reset
+        while whole and len(received) < end + 4 + int(length[1] if length else 0):  # closing before would be a reset
             received += sock.recv(1 << 16)
         return received
 
@@ -115,6 +120,12 @@ def fetch(transport: Transport, seconds: float = 2) -> bytes:
     with closing(send(transport, b"{}", seconds)) as answer:
         body: bytes = answer.read()
         return body
+
+
+def stream(transport: Transport, seconds: float = 2) -> bytes:
+    with closing(send(transport, b"{}", seconds)) as answer:
+        answer.begin()
+        return b"".join(answer.chunks())
 
 
 @contextmanager
@@ -290,6 +301,108 @@ def test_the_service_and_its_check_trust_the_authority_that_the_environment_name
 
         assert app.test_client().post("/enhance", json={"prompt": "a prompt"}).status_code == 200
         assert app.test_cli_runner().invoke(args=["check-keys"]).exit_code == 0
+
+
+# Bad bytes
+
+
+@pytest.mark.parametrize("read", [fetch, stream])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"HELLO\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/3.7 200 OK\r\nContent-Length: 4\r\n\r\ngood",
+        b"HTTP/1.1 99999 OK\r\n\r\n",
+        b"H" * (1 << 17),
+        OK + b"a: b\r\n" * 200 + b"\r\n",
+        OK + b"a: " + b"b" * (1 << 17),
+        OK + b"Content-Length: 4\r\norg_secret\r\n\r\ngood",
+        OK + b" org_secret\r\nContent-Length: 4\r\n\r\ngood",
+        OK + b"X: org\r_secret\r\nContent-Length: 4\r\n\r\ngood",
+        OK + b"Content-Length: abc\r\n\r\ngood",
+        OK + b"Content-Length: -4\r\n\r\ngood",
+        OK + b"Content-Length: +4\r\n\r\ngood",
+        OK + b"Content-Length: \r\n\r\ngood",
+        OK + b"Content-Length: \xb2\r\n\r\ngood",
+        OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\ngood",
+        OK + b"Content-Length: 4, 4\r\n\r\ngood",
+        OK + b"Content-Length: 4\r\nContent-Length: 4\r\n\r\ngood",
+        OK + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\ngood!",
+        OK + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"good") + chunk(b""),
+        OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + chunk(b"good") + chunk(b""),
+        OK + b"Transfer-Encoding: secret\r\n\r\ngood",
+        CHUNKED + b"zz\r\ngood\r\n",
+        CHUNKED + b"-1\r\ngood\r\n",
+        CHUNKED + b"-5\r\ngood\r\n",
+        CHUNKED + chunk(b"good") + b"-5\r\ngood\r\n",
+        CHUNKED + b"1" * (1 << 17),
+        CHUNKED + chunk(b"good") + b"0\r\n" + b"x" * (1 << 17),
+        [OK + b"Content-Length: 5\r\n\r\ngood", CLOSE],
+        [OK + b"Content-Length: 5\r\n\r\ngood", RESET],
+        [CHUNKED + chunk(b"good"), CLOSE],
+        [CHUNKED + b"5\r\ngood", RESET],
+        [OK + b"Content-Le", CLOSE],
+    ],
+    ids=lambda bad: repr(bad if isinstance(bad, bytes) else bad[0])[-50:],
+)
+def test_bad_bytes_break_the_answer_at_once_and_end_the_connection(
+    bad: bytes | Sequence[Any], read: Callable[[Transport], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Peer(bad, GOOD) as peer:
+        transport = Transport(peer.url(), 2)
+
+        with pytest.raises(Broken):
+            read(transport)
+
+        assert fetch(transport) == b"good"
+        assert peer.connections == 2
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"gzip, " * 99 + b"gzip"], ids=["gzip", "deflate", "many"])
+@pytest.mark.parametrize("body", [b"garbage", gzip.compress(b"good")[:-8] + bytes(8)], ids=["garbage", "wrong sum"])
+def test_what_cannot_be_decoded_is_broken(coding: bytes, body: bytes) -> None:
+    head = OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(body))
+    with Peer(head + body) as peer, pytest.raises(Broken):
+        fetch(Transport(peer.url(), 2))
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
+def test_an_interim_answer_is_not_the_answer(interim: bytes) -> None:
+    with Peer(interim * 2 + GOOD) as peer:
+        transport = Transport(peer.url(), 2)
+
+        assert [fetch(transport), fetch(transport)] == [b"good"] * 2
+        assert peer.connections == 1
+
+
+HEAD = OK + b"Content-Length: 8000\r\n\r\n"
+FULL = HEAD.replace(b"8000", b"%d" % (size := io.DEFAULT_BUFFER_SIZE - len(HEAD))) + bytes(size)  # fills the buffer
+
+
+@pytest.mark.parametrize("over", ["tls", "tcp"])
+@pytest.mark.parametrize("answer", [GOOD, FULL, b"HTTP/1.1 204 No Content\r\n\r\n"], ids=["good", "full", "none"])
+@pytest.mark.parametrize("more", [b"\r\n", OK + b"Content-Length: 12000\r\n\r\n" + bytes(12000)], ids=["stray", "next"])
+def test_what_comes_after_an_answer_is_never_the_next_one(
+    tls: ssl.SSLContext, bundle: str, over: str, answer: bytes, more: bytes
+) -> None:
+    with Peer(answer + more, GOOD, tls=tls if over == "tls" else None) as peer:
+        transport = Transport(peer.url(), 2, bundle)
+        fetch(transport)
+
+        assert fetch(transport) == b"good"
+        assert peer.connections == 2
+
+
+def test_an_answer_that_was_not_read_to_its_end_leaves_no_connection() -> None:
+    with Peer(CHUNKED + chunk(b"a") + chunk(b"b"), GOOD) as peer:
+        transport = Transport(peer.url(), 2)
+        with closing(send(transport)) as answer:
+            assert answer.begin()
+
+        assert fetch(transport) == b"good"
+        assert peer.connections == 2
 
 
 # Time

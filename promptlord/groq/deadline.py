@@ -3,6 +3,7 @@
 import errno
 import http.client
 import io
+import re
 import select
 import socket
 import ssl
@@ -12,11 +13,15 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any, Protocol
 
-from promptlord.errors import Disconnected
+from urllib3.util.response import assert_header_parsing
+
+from promptlord.errors import Broken, Disconnected
 
 LOOKUPS = 8  # names looked up at once; each takes a thread until the resolver answers or gives up
+_LENGTH = re.compile("[0-9]{1,18}")
 
 
 class Client(Protocol):
@@ -140,16 +145,28 @@ class _Reader(io.RawIOBase):
     def __init__(self, sock: Any, deadline: Deadline) -> None:
         self._sock, self._deadline = sock, deadline
         self._raw = sock.makefile("rb", buffering=0)
+        self.ended = False  # whoever reads on finds the end
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if not (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
+        if self.ended:
+            return 0
+        if not self.pending():
             self._wait()
         self._sock.settimeout(at_least_some(self._deadline.left()))
         count: int | None = self._raw.readinto(buffer)
         return count
+
+    def pending(self) -> bool:
+        """Whether TLS holds bytes back, of which the socket, where they came from, tells nothing any more."""
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
+    def refuse_more(self) -> None:
+        """Have the pool see the connection as dropped."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _wait(self) -> None:
         """Return once there are bytes; raise ``TimeoutError`` or ``Disconnected``."""
@@ -172,9 +189,44 @@ class _Reader(io.RawIOBase):
 
 
 class TimedResponse(http.client.HTTPResponse):
-    """http.client's, reading until the deadline of the request that its thread has sent."""
+    """http.client's, reading until the deadline of the request that its thread has sent, and strict about its end.
+
+    Where an answer ends in doubt, the rest of it would be taken for the next one, which is somebody else's.
+    """
 
     def __init__(self, sock: Any, **kwargs: Any) -> None:
         super().__init__(sock, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(_Reader(sock, sending.deadline))
+        self._reader = _Reader(sock, sending.deadline)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        super().begin()
+        while self.status < 200:  # interim (RFC 9110, 15.2), of which http.client passes over 100 alone
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+        if self.headers.defects:
+            assert_header_parsing(self.headers)  # urllib3 would do it too, and log the bytes
+        if not _ends_plainly(self.headers):
+            raise Broken("nobody can tell where it ends")
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise ValueError("negative")  # as for what is no number
+        return size
+
+    def _close_conn(self) -> None:
+        """Let go of the connection, for good if more has come than this answer."""
+        self._reader.ended = True
+        if self._reader.pending() or self.fp.peek():
+            self._reader.refuse_more()
+        super()._close_conn()  # type: ignore[misc]
+
+
+def _ends_plainly(headers: Message) -> bool:
+    """Whether one length says where the body ends, or its chunks, or the connection's end (RFC 9112, 6.3)."""
+    lengths, codings = headers.get_all("Content-Length", []), headers.get_all("Transfer-Encoding", [])
+    if codings:
+        return not lengths and [coding.lower() for coding in codings] == ["chunked"]
+    return not lengths or (len(lengths) == 1 and bool(_LENGTH.fullmatch(lengths[0])))
