@@ -30,7 +30,8 @@ from promptlord.config import Config
 from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
-from promptlord.groq.deadline import LOOKUPS, Deadline
+from promptlord.groq.connecting import LOOKUPS
+from promptlord.groq.deadline import Deadline
 from promptlord.groq.transport import Transport
 from promptlord.web.enhance import Enhancement
 

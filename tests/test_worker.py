@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 from conftest import KEYS, PROCFILE, Server, both, poll, seconds_of, starting
 from groqsim import GroqSim, Limits, Trouble
 
@@ -37,7 +37,6 @@ class Socket(socket.socket):
 socket.socket = Socket
 run(prog="gunicorn")
 """
-OPENSSL = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
 
 
 SILENT, HALF_A_HEADER = b"", b"POST /enhance HTT"
@@ -494,21 +493,23 @@ def test_it_asks_for_as_many_descriptors_as_it_may_have(start):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
-    """A certificate for localhost, and its key: paths."""
-    where = tmp_path_factory.mktemp("tls")
-    paths = [str(where / "cert.pem"), str(where / "key.pem")]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run([*OPENSSL.split(), *names, "-out", paths[0], "-keyout", paths[1]], check=True, capture_output=True)
+    """The authority, a certificate of it for localhost, and its key: paths."""
+    where, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
+    paths = [str(where / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+    of_localhost = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(paths[0])
+    of_localhost.cert_chain_pems[0].write_to_path(paths[1])
+    of_localhost.private_key_pem.write_to_path(paths[2])
     return paths
 
 
 def test_with_a_certificate_it_speaks_tls_only(start, certificate):
-    cert, key = certificate
+    authority, cert, key = certificate
     server = start([*PROCFILE, "--certfile", cert, "--keyfile", key], ACCESS_TOKENS="secret", THREADS="8")
     url = f"https://127.0.0.1:{server.port}"
 
     with requests.Session() as session:
-        session.verify, session.trust_env = cert, False
+        session.verify, session.trust_env = authority, False
         for _ in range(2):  # kept alive
             pressed = session.post(f"{url}/enhance", json={"prompt": "write a poem"}, timeout=20)
             assert pressed.json()["enhancedPrompt"]
@@ -535,13 +536,13 @@ def test_with_a_certificate_it_speaks_tls_only(start, certificate):
 
 
 def test_over_tls_a_client_that_hangs_up_is_noticed(start, sim, certificate):
-    cert, key = certificate
+    authority, cert, key = certificate
     sim.order(Trouble.stall(30))
     server = start([*PROCFILE, "--certfile", cert, "--keyfile", key, "--access-logfile", "-"])
     words = b'{"prompt": "a poem about"}'
 
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
-        context = ssl.create_default_context(cafile=cert)
+        context = ssl.create_default_context(cafile=authority)
         with context.wrap_socket(raw, server_hostname="localhost") as client:
             client.sendall(NO_BODY.replace(b"20", str(len(words)).encode()) + words)
             for _ in poll():

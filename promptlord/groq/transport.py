@@ -17,7 +17,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from promptlord.errors import Broken, ReadTimeout
-from promptlord.groq.deadline import Deadline, TimedResponse, at_least_some, connect, sending, why_not
+from promptlord.groq.connecting import connect, why_not
+from promptlord.groq.deadline import Deadline, TimedResponse, at_least_some, sending
 
 log = logging.getLogger("promptlord")
 
