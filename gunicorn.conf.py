@@ -24,6 +24,7 @@ keepalive = 100  # seconds; Heroku's router keeps idle connections for 90 and wo
 timeout = 60  # seconds without a sign of life from the worker; no bound on a request
 graceful_timeout = 29  # seconds for what is in flight at SIGTERM; Heroku kills after 30
 control_socket_disable = True
+sendfile = False  # it wants a socket that blocks, and would wait for a slow client without end
 if os.path.isdir("/dev/shm"):
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a slow disk would count as silence
 

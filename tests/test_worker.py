@@ -51,7 +51,7 @@ PAGE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for those who leave nothing behind in it."""
     with GroqSim(KEYS, NO_LIMITS) as sim, starting(sim, tmp_path_factory.mktemp("server")) as start:
-        yield start(THREADS="64")
+        yield serving(start, THREADS="64")
 
 
 @contextmanager
@@ -296,7 +296,7 @@ def test_a_body_that_stalls_holds_a_thread_for_the_requests_time(start, worker, 
         head, content = response_to(stalled[-1])
         took = time.monotonic() - began
 
-    assert took < 3
+    assert took < 5  # 1.5 s on an idle machine
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(content)["error"]
     assert "Traceback" not in server.output

@@ -1,7 +1,6 @@
 """Groq's answers as the client gets them: bytes as they come, and let go of whatever happens."""
 
 import errno
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,8 +12,6 @@ from promptlord.groq import policy
 from promptlord.groq.policy import mask
 from promptlord.groq.transport import Answer
 from promptlord.web.sse import Ending, events
-
-LENGTH = re.compile(r"[0-9]{1,15}")  # gunicorn raises for others
 
 
 class PassedOn(Response):
@@ -36,9 +33,7 @@ def response(answer: Answer, ending: Ending) -> Response:
     elif is_stream(answer):
         body = events(answer, ending)  # whose length may change
     else:
-        names.append("Content-Encoding")
-        if LENGTH.fullmatch(answer.headers.get("Content-Length", "")) and "Transfer-Encoding" not in answer.headers:
-            names.append("Content-Length")
+        names += ["Content-Encoding", "Content-Length"]
         body = _bytes(answer)
     response = PassedOn(body, answer.status, mimetype="application/json")
     response.call_on_close(answer.close)  # a generator that never starts runs no finally
