@@ -60,7 +60,7 @@ def clients(server: Server, *said: bytes) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         connected = []
         for words in said:
-            connected.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)))
+            connected.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=8)))
             with suppress(BlockingIOError):  # where nobody takes so much
                 connected[-1].sendall(words) if len(words) < 10_000 else connected[-1].send(words, socket.MSG_DONTWAIT)
         yield connected
@@ -173,7 +173,7 @@ def test_a_worker_that_is_replaced_leaves_the_queue_of_connections_whole(start, 
 @shared
 def test_silent_clients_cost_nothing(server):
     with clients(server, *[SILENT] * 70):
-        took, response = seconds_of(server.health)
+        took, response = seconds_of(lambda: server.health(timeout=3))
 
     assert response.status_code == 200
     assert took < 1
@@ -184,7 +184,7 @@ def test_half_a_request_and_garbage_hold_up_nobody(start, worker):
     server = serving(start, worker, THREADS="64")
 
     with clients(server, *[HALF_A_HEADER] * 100, *[b"\x16\x03\x01 no HTTP\r\n\r\n"] * 200):
-        took, response = seconds_of(server.health)
+        took, response = seconds_of(lambda: server.health(timeout=3))
 
     print(f"/health beside 300 of them: {took:.2f} s")
     assert response.status_code == 200
@@ -209,7 +209,7 @@ def test_more_connections_than_there_may_be_hold_up_nobody(start, worker):
     server = serving(start, [*worker, "--worker-connections", "80"], THREADS="8")
 
     with clients(server, *[SILENT] * 100):
-        took, response = seconds_of(server.health)
+        took, response = seconds_of(lambda: server.health(timeout=3))
 
     assert response.status_code == 200
     assert took < 1
@@ -220,7 +220,7 @@ def test_clients_that_do_not_close_hold_up_nobody(start, worker):
     server = serving(start, worker, THREADS="8")
 
     with clients(server, *[LAST_WORDS] * 64):
-        took, response = seconds_of(server.health)
+        took, response = seconds_of(lambda: server.health(timeout=3))
 
     print(f"/health beside 64 that do not close: {took:.2f} s")
     assert response.status_code == 200
@@ -307,7 +307,7 @@ def test_many_bodies_that_stall_hold_up_nobody(start, worker):
     server = serving(start, worker, THREADS="8")
 
     with clients(server, *[NO_BODY] * 64):
-        took, response = seconds_of(lambda: server.health(timeout=4))
+        took, response = seconds_of(lambda: server.health(timeout=3))
 
     assert response.status_code == 200
     assert took < 1
@@ -406,7 +406,7 @@ def test_clients_that_never_read_hold_up_nobody(start, worker):
     with ExitStack() as stack:
         for _ in range(64):
             stack.enter_context(small(server, PAGE * 2000))
-        checks = [seconds_of(lambda: server.health(timeout=4))[0] for _ in poll(3, every=0.1)]
+        checks = [seconds_of(lambda: server.health(timeout=3))[0] for _ in poll(3, every=0.1)]
 
     print(f"/health beside 64 that never read: {max(checks):.2f} s")
     assert max(checks) < 1
@@ -471,7 +471,7 @@ def test_without_descriptors_it_goes_on(start, worker):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (in_use + 20, in_use + 20))
 
     with clients(server, *[SILENT] * 60):
-        took, response = seconds_of(lambda: server.health(timeout=4))
+        took, response = seconds_of(lambda: server.health(timeout=3))
 
     assert response.status_code == 200
     assert took < 1
