@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import completions
 import groqsim
 import pytest
 import requests
@@ -115,9 +116,9 @@ def test_tokens_are_fewer_letters_the_rarer_the_alphabet(text, tokens):
 
 
 def test_a_text_is_cut_to_its_tokens():
-    assert groqsim.cut("abcdefghi", 2) == "abcdefgh"
-    assert groqsim.cut("雨の詩", 2) == "雨の"
-    assert groqsim.cut("abc", -1) == ""
+    assert completions.cut("abcdefghi", 2) == "abcdefgh"
+    assert completions.cut("雨の詩", 2) == "雨の"
+    assert completions.cut("abc", -1) == ""
 
 
 # Chats
