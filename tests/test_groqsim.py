@@ -172,13 +172,16 @@ def test_what_does_not_fit_is_cut_and_reasoning_eats_first(clock, most, text, fi
     assert answer["usage"]["completion_tokens"] == tokens
 
 
-@pytest.mark.parametrize(("text", "finish"), [(984, "stop"), (985, "length")])
-def test_without_a_maximum_only_what_is_longer_than_the_default_is_cut(clock, text, finish):
-    with GroqSim(KEYS, clock=clock, reply=lambda request: "abcd" * text) as sim:
-        answer = Caller(sim).chat(max_completion_tokens=None).json()
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_names_no_maximum_is_served_whole(caller, stream):
+    draft = "write of rain " * 357  # 5,000 characters, which come back in the answer
 
-    assert answer["choices"][0]["finish_reason"] == finish
-    assert answer["usage"]["completion_tokens"] == 1024
+    response = caller.chat(max_completion_tokens=None, messages=[{"role": "user", "content": draft}], stream=stream)
+
+    assert response.status_code == 200
+    told = [event["choices"][0] for event in events(response)[:-1]] if stream else [response.json()["choices"][0]]
+    assert told[-1]["finish_reason"] == "stop"
+    assert draft.strip() in "".join((choice.get("message") or choice["delta"]).get("content", "") for choice in told)
 
 
 def test_a_stream_tells_the_same_text_chunk_by_chunk(caller):
@@ -353,6 +356,7 @@ def test_responses_are_whole_or_named_events_without_done(caller):
     names = re.findall(r"^event: (\S+)$", streamed.text, re.MULTILINE)
     deltas = re.findall(r'"response.output_text.delta".*?"delta": ("(?:[^"\\]|\\.)*")', streamed.text)
     assert text == content(caller.chat())
+    assert whole.json()["service_tier"] == "on_demand"
     assert ratelimit(whole)["remaining-tokens"] == "7700"
     assert (names[0], names[-1]) == ("response.created", "response.completed")
     assert "".join(map(json.loads, deltas)) == text

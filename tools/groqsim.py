@@ -733,8 +733,9 @@ class GroqSim:
         chat = as_chat(call.json)
         text, finish = fault.says or (as_wanted(chat, self.reply(chat)), "stop")
         said = self.reasoning_tokens + count_tokens(text)
-        if said > call.reserve:
-            text, finish, said = cut(text, call.reserve - self.reasoning_tokens), "length", call.reserve
+        most = call.max_completion_tokens or MOST_COMPLETION  # who names none is served whole, whatever is reserved
+        if said > most:
+            text, finish, said = cut(text, most - self.reasoning_tokens), "length", most
         whole = completion(chat, (text, finish), usage(call.prompt_tokens, said, self.reasoning_tokens))
         sent = partial(self._give_back, call, call.reserve - said)
         if chat is not call.json:
