@@ -378,8 +378,8 @@ def test_embeddings_are_the_same_packed_or_not(caller):
 def test_sound_becomes_text_if_file_and_model_are_there(caller, task):
     path, file = f"/openai/v1/audio/{task}", {"file": ("a.wav", b"RIFF\0\r\n", "audio/wav")}
 
-    heard = caller.send("POST", path, data={"model": "whisper-large-v3"}, files=file)
-    assert "bytes of sound" in heard.json()["text"]
+    heard = caller.send("POST", path, data={"model": "whisper-large-v3", "prompt": "rain"}, files=file)
+    assert heard.json()["text"] == f" rain {len(caller.sim.calls[-1].body)} bytes of sound."
     assert caller.sim.calls[-1].model == "whisper-large-v3"
 
     assert "'model'" in message(caller.send("POST", path, files=file))
@@ -959,6 +959,64 @@ def test_a_hangup_answers_then_closes(sim):
     assert sim.calls[0].status == 200
 
 
+def raw(sim: GroqSim, fault: Trouble, stream: bool = False) -> bytes:
+    """All that a call with this fault is answered with, to the end of its connection."""
+    sim.order(fault)
+    with connected(sim, stream=stream) as client:
+        return read_all(client)
+
+
+def test_a_reset_body_begins(caller):
+    caller.sim.order(Trouble.reset_body())
+
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="reset"):
+        caller.chat()
+
+    assert caller.sim.calls[0].status == 200
+
+
+@pytest.mark.parametrize(("length", "lines"), [("abc", [b"abc"]), ("3,700", [b"3", b"700"]), ("5", [b"5"])])
+def test_the_length_may_be_any(sim, length, lines):
+    head, _, body = raw(sim, Trouble.length_says(length)).partition(b"\r\n\r\n")
+
+    assert re.findall(rb"\r\ncontent-length: (.*?)(?=\r|$)", head) == lines
+    assert json.loads(body)["object"] == "chat.completion"
+
+
+def test_a_bad_chunk_ends_what_was_no_stream_too(sim):
+    head, _, body = raw(sim, Trouble.bad_chunk()).partition(b"\r\n\r\n")
+
+    assert b"transfer-encoding: chunked" in head
+    assert b"content-length" not in head
+    assert body == b"xyz\r\n"
+    assert raw(sim, Trouble.bad_chunk(), stream=True).endswith(b"\n\n\r\nxyz\r\n")
+
+
+@pytest.mark.parametrize(("fault", "finish"), [(Trouble.unfinished(), False), (Trouble.no_done(), True)])
+def test_a_stream_may_end_without_done(caller, fault, finish):
+    caller.sim.order(fault)
+
+    told = events(caller.chat(stream=True))
+
+    assert (told[-1]["choices"][0]["finish_reason"] == "stop") == finish
+    assert len(told) > 5
+
+
+def test_a_broken_end_comes_after_done(sim):
+    assert raw(sim, Trouble.broken_end(), stream=True).endswith(b"data: [DONE]\n\n\r\n")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_answer_can_be_compressed_a_stream_too(caller, stream):
+    plainly = caller.chat(stream=stream)
+    caller.sim.order(Trouble.zipped())
+    packed = caller.chat(stream=stream)
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plainly.headers
+    assert len(packed.text) == len(plainly.text)
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -1076,7 +1134,8 @@ def test_faults_can_be_ordered_over_http(caller):
 
 
 def test_every_fault_can_be_ordered_over_http(caller):
-    options = {"stall": {"seconds": 1}, "stall_body": {"seconds": 1}, "drip": {"seconds_per_byte": 0}}
+    options: dict[str, dict[str, Any]] = {"stall": {"seconds": 1}, "stall_body": {"seconds": 1}}
+    options |= {"drip": {"seconds_per_byte": 0}, "length_says": {"length": "abc"}}
 
     for name in [*ERRORS, *FAULTS]:
         assert caller.send("POST", "/sim/faults", json={"name": name, **options.get(name, {})}).status_code == 200

@@ -16,6 +16,7 @@ import struct
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
@@ -55,6 +56,7 @@ MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 CONTEXT_WINDOW = 131072  # tokens
 DEFAULT_COMPLETION = 1024  # tokens, reserved for who names no maximum: reports say 1,024 or 2,048, none the most
 TEMPLATE_TOKENS = 70  # of gpt-oss' chat template around the messages
+GZIP = 31  # of zlib's windows the one with gzip's header
 SLACK = 1e-6  # tokens: more than floats lose in rounding, and nothing to a client
 
 DIMENSIONS = {  # name: (what Groq calls it, its type, its period in seconds)
@@ -257,10 +259,13 @@ class Reply:
         return [head, *map(chunk, self.events), chunk(b"")]
 
     def zipped(self) -> "Reply":
-        """The same compressed; streams are not, nor is nothing."""
-        if self.events is not None or not self.body:
-            return self
-        return replace(self, body=gzip.compress(self.body), headers={**self.headers, "content-encoding": "gzip"})
+        """The same compressed, a stream event by event."""
+        headers = {**self.headers, "content-encoding": "gzip"}
+        if self.events is None:
+            return replace(self, body=gzip.compress(self.body), headers=headers) if self.body else self
+        packer = zlib.compressobj(wbits=GZIP)
+        events = [packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH) for event in self.events]
+        return replace(self, events=[*events, packer.flush()], headers=headers)
 
     def _head(self, kind: str, framing: str) -> bytes:
         headers = {"date": formatdate(usegmt=True), "content-type": kind} | dict(self.headers)
@@ -313,11 +318,15 @@ Script = list[bytes | float | End]  # what happens on the connection: bytes are 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What goes wrong with a call: the ``answer``, its text and finish reason, or how its ``pieces`` are sent."""
+    """What goes wrong with a call: the ``answer``, its text and finish reason, or how its ``pieces`` are sent.
+
+    ``zips``: it is compressed for who accepts it, which is none, but seldom.
+    """
 
     answer: Callable[[Received, Limits], Reply] | None = None
     says: tuple[str, str] | None = None
     script: Callable[[list[bytes]], Script] = lambda pieces: [*pieces]
+    zips: bool = False
 
     @classmethod
     def status(cls, status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> "Trouble":
@@ -389,6 +398,42 @@ class Trouble:
         return cls(script=lambda pieces: [*halves(pieces)[0], End.CLOSE])
 
     @classmethod
+    def reset_body(cls) -> "Trouble":
+        """Headers and half of the body, then RST."""
+        return cls(script=lambda pieces: [*halves(pieces)[0], End.RESET])
+
+    @classmethod
+    def length_says(cls, length: str) -> "Trouble":
+        """Another Content-Length than the body's, or two with a comma between, then FIN; streams have none."""
+        lines = "\r\n".join(f"content-length: {said}" for said in str(length).split(","))
+        return cls(script=lambda pieces: [reframed(pieces[0], lines), *pieces[1:], End.CLOSE])
+
+    @classmethod
+    def bad_chunk(cls) -> "Trouble":
+        """A chunk whose length is no number, after half of the chunks of a stream, then FIN."""
+        return cls(script=lambda pieces: [*begun(pieces), b"xyz\r\n", End.CLOSE])
+
+    @classmethod
+    def unfinished(cls) -> "Trouble":
+        """Half of a stream, ended as if it were whole; what is no stream is sent whole."""
+        return cls(script=lambda pieces: [*begun(pieces), chunk(b"")] if len(pieces) > 1 else [*pieces])
+
+    @classmethod
+    def no_done(cls) -> "Trouble":
+        """A stream without its last event, ended as if it were whole; what is no stream is sent whole."""
+        return cls(script=lambda pieces: [*pieces[:-2], pieces[-1]] if len(pieces) > 1 else [*pieces])
+
+    @classmethod
+    def broken_end(cls) -> "Trouble":
+        """A whole stream but for the end of its chunks, then FIN; what is no stream is sent whole."""
+        return cls(script=lambda pieces: [*(pieces[:-1] if len(pieces) > 1 else pieces), End.CLOSE])
+
+    @classmethod
+    def zipped(cls) -> "Trouble":
+        """The answer compressed, a stream too, for who accepts it."""
+        return cls(zips=True)
+
+    @classmethod
     def stream_error(cls) -> "Trouble":
         """Half of a stream, an error event, the end; what is no stream is sent whole."""
         return cls(script=lambda pieces: [*halves(pieces)[0], *BROKEN] if len(pieces) > 1 else [*pieces])
@@ -404,12 +449,15 @@ FAULTS: dict[str, Callable[..., Trouble]] = {
     "request_too_large": lambda: Trouble(oversized),
     "cloudflare_1010": lambda: Trouble.status(403, "error code: 1010"),
     "bad_gateway_html": lambda: Trouble.status(502, BAD_GATEWAY, {"content-type": "text/html; charset=UTF-8"}),
+    "html": lambda: Trouble.status(200, BAD_GATEWAY, {"content-type": "text/html; charset=UTF-8"}),
     "empty": lambda: Trouble.status(500, ""),
 } | {
     factory.__name__: factory
     for factory in (
         Trouble.rate_limit, Trouble.content, Trouble.length, Trouble.garbage, Trouble.reset, Trouble.close,
         Trouble.stall, Trouble.stall_body, Trouble.drip, Trouble.truncate, Trouble.stream_error, Trouble.hangup,
+        Trouble.reset_body, Trouble.length_says, Trouble.bad_chunk, Trouble.unfinished, Trouble.no_done,
+        Trouble.broken_end, Trouble.zipped,
     )
 }  # fmt: skip
 OUTAGE = {"error": {"message": "Internal Server Error", "type": "internal_server_error"}}
@@ -444,6 +492,19 @@ def oversized(call: Received, limits: Limits) -> Reply:
     limit = limits.tpm or 8000
     need = max(limit + 1, call.tokens)
     return limited(call, Shortage("TPM", limit, 0, need, (need - limit) * 60 / limit))
+
+
+def begun(pieces: list[bytes]) -> list[bytes]:
+    """The head of an answer in chunks, and the first half of them; none of what was no stream."""
+    chunked = "transfer-encoding: chunked"
+    return (
+        halves(pieces)[0] if len(pieces) > 1 else [reframed(pieces[0], chunked).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"]
+    )
+
+
+def reframed(piece: bytes, lines: str) -> bytes:
+    """A head, and what follows it, with other ``lines`` for the length of its body."""
+    return re.sub(rb"(?<=\r\n)content-length: \d+", lines.encode(), piece, count=1)
 
 
 def halves(pieces: list[bytes]) -> tuple[list[bytes], list[bytes]]:
@@ -693,7 +754,9 @@ class GroqSim:
             with self._lock:
                 headers |= self._lane(call).headers(answer.limits_shown(), self.clock())
         answer = replace(answer, headers=headers | dict(answer.headers))
-        return answer.zipped() if self.gzip and "gzip" in call.headers.get("accept-encoding", "") else answer
+        if "gzip" not in call.headers.get("accept-encoding", ""):
+            return answer
+        return answer.zipped() if fault.zips or (self.gzip and answer.events is None) else answer
 
     def _route(self, call: Received, fault: Trouble) -> Reply:
         path = call.path.partition("?")[0]
@@ -769,7 +832,11 @@ class GroqSim:
         for name in ("file", "model"):
             if not call.form.get(name):
                 return error(400, f"`{name}` : property '{name}' is missing")
-        about = {"text": f" {len(call.body)} bytes of sound.", "x_groq": {"id": f"req_{uuid4().hex}"}}
+        words = call.form.get("prompt", b"").decode("utf-8", "replace")
+        about = {
+            "text": f" {words} {len(call.body)} bytes of sound.".replace("  ", " "),
+            "x_groq": {"id": f"req_{uuid4().hex}"},
+        }
         return Reply(200, as_json(about))
 
     def _speak(self, call: Received, fault: Trouble) -> Reply:
