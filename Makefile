@@ -6,7 +6,7 @@ BIN := .venv/bin
 PARALLEL := -n 4 --dist loadgroup
 SIM := http://127.0.0.1:4000
 
-.PHONY: demo run bench screenshots test test-fast check help clean
+.PHONY: demo run bench soak screenshots test test-fast check help clean
 .DELETE_ON_ERROR:  # or a .venv that failed half-way, as without Debian's python3-venv, would count as made
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
@@ -26,6 +26,9 @@ run: .venv/run  ## the service with your .env
 
 bench: .venv/run  ## what it can do, measured: four minutes; writes docs/bench.md
 	$(BIN)/python tools/bench.py
+
+soak: .venv/run  ## 20,000 requests while Groq fails and clients misbehave: five minutes
+	$(BIN)/python tools/soak.py
 
 test: .venv/dev  ## the tests, four at a time, since most of them wait
 	$(BIN)/pytest $(PARALLEL)

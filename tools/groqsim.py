@@ -610,6 +610,9 @@ class Server(ThreadingMixIn, TCPServer):
         self._open.pop(request, None)
         super().shutdown_request(request)
 
+    def connections(self) -> list[socket.socket]:
+        return [*self._open]
+
     def stop(self) -> None:
         self.stopping.set()
         socket.create_connection(("127.0.0.1", self.sim.port)).close()  # one more connection wakes the listener

@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.request import urlopen
 
 from groqsim import Account, GroqSim, Received, Trouble
@@ -78,27 +78,41 @@ def _seen(call: Received) -> Seen:
 @contextmanager
 def groq(settings: Mapping[str, Any], faults: Mapping[str, str], had: int = 0) -> Iterator[Groq]:
     """A simulator with these ``settings``; ``faults``: what calls with a key always meet. ``had``: see ``Begun``."""
+    with beside(_simulate, settings, faults, had) as pipe:
+        yield Groq(pipe)
+
+
+@contextmanager
+def beside(work: Callable[..., None], *arguments: object) -> Iterator[Connection]:
+    """Do ``work`` in another process; yields the end of a pipe whose other end is the work's first argument."""
     spawn = multiprocessing.get_context("spawn")
     pipe, theirs = spawn.Pipe()
-    process = spawn.Process(target=_simulate, args=(theirs, settings, faults, had), daemon=True)
+    process = spawn.Process(target=work, args=(theirs, *arguments), daemon=True)
     process.start()
+    theirs.close()  # so that a work which ends is noticed here
     try:
-        yield Groq(pipe)
+        yield pipe
     finally:
         process.terminate()
         process.join(5)
 
 
 class Service(NamedTuple):
-    """A running service: where it listens, its worker's process, and the seconds from its start to its first answer."""
+    """A running service: where it listens, its processes, and the seconds from its start to its first answer.
+
+    ``worker`` is the one that it started with; see ``workers_of`` for the one after a reload.
+    """
 
     port: int
     worker: int
     started_in: float
+    master: int
 
 
 @contextmanager
-def service(url: str, keys: Sequence[str], models: Sequence[str], **more: str) -> Iterator[Service]:
+def service(
+    url: str, keys: Sequence[str], models: Sequence[str], log: int | IO[bytes] = subprocess.DEVNULL, **more: str
+) -> Iterator[Service]:
     """The service as a user would start it, but for the clients' limits, a token for ``/v1`` and ``more`` settings."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -113,18 +127,23 @@ def service(url: str, keys: Sequence[str], models: Sequence[str], **more: str) -
         "PATH": os.environ["PATH"],
     } | more
     command, began = [sys.executable, "-m", "gunicorn"], time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=log, stderr=log)
     try:
         _wait_for(port, began)
         took = time.monotonic() - began
-        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        yield Service(port, int(worker), took)
+        (worker,) = workers_of(process.pid)
+        yield Service(port, worker, took, process.pid)
     finally:
         process.terminate()
         try:
             process.wait(ENDS_IN)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def workers_of(master: int) -> list[int]:
+    """The processes of a service's workers, oldest first: one, but for the moments of a reload."""
+    return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
 
 def _wait_for(port: int, began: float) -> None:
