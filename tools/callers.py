@@ -74,6 +74,9 @@ class Line:
             again = word[:-1] + chr(ord(word[-1]) + 1)
             old, new = word.encode(), again.encode()
             return self.ask(again, path.replace(word, again), body.replace(old, new), headers)
+        except (TimeoutError, http.client.HTTPException) as odd:
+            link.close()
+            return word, Response(0 if isinstance(odd, TimeoutError) else -1, cut=True)
         told = self._read(response)
         if keep and not told.cut and not response.will_close:
             self.held = link
@@ -88,7 +91,7 @@ class Line:
             body, cut = response.read(), False
         except http.client.IncompleteRead as short:
             body, cut = short.partial, True
-        except (ConnectionError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException):
             body, cut = b"", True
         if packed:
             with suppress(zlib.error):
@@ -97,10 +100,10 @@ class Line:
 
     def _connected(self) -> http.client.HTTPConnection:
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANGS)
-        link.sock = self.socket()
+        link.sock = self.dial()
         return link
 
-    def socket(self) -> socket.socket:
+    def dial(self) -> socket.socket:
         for _ in range(TRIES):
             try:
                 sock = socket.create_connection(("127.0.0.1", self.port), HANGS)
@@ -217,7 +220,7 @@ def _received(sock: socket.socket, seconds: float) -> Response:
 def hang_up(line: Line, word: str) -> Heard:
     """Send a request and close at once, or reset."""
     asked = _sized("/enhance", _draft(line, word)) if line.dice.random() < 0.5 else _streamed(line, word)
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.sendall(asked)
         if line.dice.random() < 0.5:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -225,7 +228,7 @@ def hang_up(line: Line, word: str) -> Heard:
 
 
 def hang_up_later(line: Line, word: str) -> Heard:
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.sendall(_streamed(line, word))
         sock.recv(1000)
     return Heard("hangs up in a stream", word, Response())
@@ -233,7 +236,7 @@ def hang_up_later(line: Line, word: str) -> Heard:
 
 def half(line: Line, word: str) -> Heard:
     whole = _sized("/enhance", _draft(line, word))
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.sendall(whole[: line.dice.randrange(1, len(whole))])
         return Heard("half a request", word, _received(sock, STAYS))
     return Heard("half a request", word, Response())
@@ -255,7 +258,7 @@ GARBAGE: tuple[Callable[[str], bytes], ...] = (
 
 
 def garbage(line: Line, word: str) -> Heard:
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.sendall(line.dice.choice(GARBAGE)(word))
         return Heard("garbage", word, _received(sock, STAYS))
     return Heard("garbage", word, Response())
@@ -273,7 +276,7 @@ CHUNKS: tuple[Callable[[bytes], bytes], ...] = (
 def bad_chunks(line: Line, word: str) -> Heard:
     path = line.dice.choice(("/enhance", "/v1/chat/completions"))
     asked = _bytes(path, line.dice.choice(CHUNKS)(word.encode()), "Transfer-Encoding: chunked")
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.sendall(asked)
         return Heard("bad chunks", word, _received(sock, STAYS))
     return Heard("bad chunks", word, Response())
@@ -281,7 +284,7 @@ def bad_chunks(line: Line, word: str) -> Heard:
 
 def never_read(line: Line, word: str) -> Heard:
     pages = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 100
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(STAYS)
         for part in (_streamed(line, word), *[pages] * 30):
@@ -292,7 +295,7 @@ def never_read(line: Line, word: str) -> Heard:
 
 def never_close(line: Line, word: str) -> Heard:
     body = _draft(line, word)
-    with closing(line.socket()) as sock, suppress(OSError):
+    with closing(line.dial()) as sock, suppress(OSError):
         sock.sendall(_sized("/enhance", body, "Connection: close"))
         told = _received(sock, HANGS)
         time.sleep(LINGERS)

@@ -54,7 +54,8 @@ def judge(heard: Heard, met: Sequence[str]) -> str:
 def _answer_to_nonsense(response: Response) -> str:
     if response.status in (0, 200):
         return LEFT
-    return TOLD if 400 <= response.status < 500 and _is_error(response) else WRONG
+    refused = 400 <= response.status < 500 or response.status == 501  # an encoding that we do not know
+    return TOLD if refused and _is_error(response) else WRONG
 
 
 def _failure(heard: Heard, met: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ THREADS = 64
 AT_ONCE = THREADS - 4  # all that may be in flight: any place that was left taken is missed
 SETTLES = 15.0  # seconds after the last client until nothing of it may be left
 RELOADS = 40.0  # seconds that a reload may take
+SHOWN = 60  # characters of what must not be
 SETTINGS = {
     "THREADS": str(THREADS),
     "REQUEST_TIMEOUT_SECONDS": str(WHOLE_TIME),
@@ -90,7 +91,7 @@ class Crowd:
         self._drawing = threading.Lock()
         self.heard: list[Heard] = []
         self.lines = [Line(port, random.Random(f"{seed} {number}")) for number in range(CLIENTS)]
-        self._threads = [threading.Thread(target=self._client, args=(line,)) for line in self.lines]
+        self._threads = [threading.Thread(target=self._client, args=(line,), daemon=True) for line in self.lines]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -162,24 +163,30 @@ def _settled(ours: Service, first: Look, groq: TroubledGroq) -> Look:
 # What it shows
 
 
-def outcomes(results: Results) -> tuple[str, Counter[str], list[str]]:
-    """A table of what became of each kind of client, the sums, and some of what must not be."""
+def outcomes(results: Results) -> tuple[str, Counter[str], str]:
+    """A table of what became of each kind of client, the sums, and a table of what must not be."""
     counts: Counter[tuple[str, str]] = Counter()
-    odd = []
+    bad: Counter[tuple[str, ...]] = Counter()
     for each in results.heard:
         met = results.met.get(each.word, [])
         verdict = judge(each, met)
         counts[each.kind, verdict] += 1
         if verdict in BAD:
-            body = re.sub(rb"quokka\d+\w", b"(word)", each.response.body)
-            odd.append(f"{verdict}: {each.kind}, {[*filter(None, met)]}: {each.response.status} {body[-120:]!r}")
+            bad[verdict, each.kind, ", ".join(filter(None, met)), f"{each.response.status}", _shown(each)] += 1
     kinds, verdicts = sorted({kind for kind, _ in counts}), sorted({name for _, name in counts})
+    sums = Counter({name: sum(counts[kind, name] for kind in kinds) for name in verdicts})
     rows = [[kind, *(f"{counts[kind, name] or ''}" for name in verdicts)] for kind in kinds]
-    sums: Counter[str] = Counter()
-    for (_, name), number in counts.items():
-        sums[name] += number
     rows.append(["all", *(f"{sums[name]:,}" for name in verdicts)])
-    return table(["client", *verdicts], rows), sums, odd
+    odd = table(
+        ("what", "client", "met", "status", "response", "times"), [[*row, f"{bad[row]}"] for row in sorted(bad)]
+    )
+    return table(["client", *verdicts], rows), sums, odd if bad else ""
+
+
+def _shown(heard: Heard) -> str:
+    """A response's last words, without what differs from one to the next."""
+    words = re.sub(rb"<[^>]*>|[^ -~]|quokka\w+|[0-9a-f]{8,}|[|\s]|[0-9]+a?-[0-9]+", b" ", heard.response.body)
+    return " ".join(words.decode().split())[-SHOWN:]
 
 
 def musts(results: Results, count: int, sums: Counter[str], log: bytes) -> list[tuple[str, int]]:
@@ -215,7 +222,7 @@ def report(results: Results, count: int, log: bytes) -> tuple[str, bool]:
         told,
         table(("the worker", "threads", "descriptors", "RSS, MB", "PSS, MB"), rows),
         table(("must be 0", "is"), [[name, f"{number}"] for name, number in zeros]),
-        *sorted(odd)[:: max(1, len(odd) // 25)],
+        odd,
     ]
     return "\n\n".join(parts), not any(number for _, number in zeros)
 
