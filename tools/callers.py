@@ -1,15 +1,13 @@
-"""The clients of a soak: those that behave, and those that hang up, stall, send garbage or never read."""
+"""The clients of a soak that behave: what they ask, and what they hear."""
 
 import http.client
 import json
 import random
-import re
 import socket
-import struct
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,8 +15,6 @@ from groqsim import MODELS
 
 TOKEN = "soak-token-7f3a"  # that opens /v1
 HANGS = 60.0  # seconds after which a client gives up on a response, which none must
-STAYS = 6.0  # seconds that a client stays which stalls, or never reads
-LINGERS = 2.0  # seconds that one does not close after a response that closes
 TRIES = 200  # to connect, while connections are refused, and
 AGAIN = 0.05  # seconds between two
 LONG = " and then it told me of its life" * 150  # of a draft with 4,800 characters
@@ -67,13 +63,10 @@ class Line:
             response = link.getresponse()
         except ConnectionError:
             link.close()
-            if fresh:
-                self.lost += 1
-                return word, Response()
-            self.dropped.append(word)
-            again = word[:-1] + chr(ord(word[-1]) + 1)
-            old, new = word.encode(), again.encode()
-            return self.ask(again, path.replace(word, again), body.replace(old, new), headers)
+            if not fresh:
+                return self._ask_again(word, path, body, headers)
+            self.lost += 1
+            return word, Response()
         except (TimeoutError, http.client.HTTPException) as odd:
             link.close()
             return word, Response(0 if isinstance(odd, TimeoutError) else -1, cut=True)
@@ -83,6 +76,11 @@ class Line:
         else:
             link.close()
         return word, told
+
+    def _ask_again(self, word: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[str, Response]:
+        self.dropped.append(word)
+        again = word[:-1] + chr(ord(word[-1]) + 1)
+        return self.ask(again, path.replace(word, again), body.replace(word.encode(), again.encode()), headers)
 
     def _read(self, response: http.client.HTTPResponse) -> Response:
         packed = response.headers.get("Content-Encoding") == "gzip"
@@ -123,11 +121,11 @@ class Line:
 # What they ask
 
 
-def _draft(line: Line, word: str) -> bytes:
+def draft(line: Line, word: str) -> bytes:
     return json.dumps({"prompt": f"write of {word}{LONG if line.dice.random() < 0.05 else ''}"}).encode()
 
 
-def _chat(line: Line, word: str, **more: object) -> bytes:
+def chat_body(line: Line, word: str, **more: object) -> bytes:
     said = [{"role": "user", "content": f"say {word}"}]
     return json.dumps({"model": line.dice.choice(MODELS), "messages": said, "max_tokens": 500, **more}).encode()
 
@@ -141,23 +139,23 @@ JSON = {"Content-Type": "application/json"}
 
 
 def press(line: Line, word: str) -> Heard:
-    return Heard("press", *line.ask(word, "/enhance", _draft(line, word), JSON))
+    return Heard("press", *line.ask(word, "/enhance", draft(line, word), JSON))
 
 
 def press_once(line: Line, word: str) -> Heard:
     line.close()
     line.held = None
-    told = line.ask(word, "/enhance", _draft(line, word), {**JSON, "Connection": "close"})
+    told = line.ask(word, "/enhance", draft(line, word), {**JSON, "Connection": "close"})
     return Heard("press, closing", *told)
 
 
 def chat(line: Line, word: str) -> Heard:
-    told = line.ask(word, "/v1/chat/completions", _chat(line, word), _headers(line))
+    told = line.ask(word, "/v1/chat/completions", chat_body(line, word), _headers(line))
     return Heard("chat", *told)
 
 
 def chat_stream(line: Line, word: str) -> Heard:
-    body = _chat(line, word, stream=True)
+    body = chat_body(line, word, stream=True)
     return Heard("chat, streamed", *line.ask(word, "/v1/chat/completions", body, _headers(line)))
 
 
@@ -181,129 +179,3 @@ def upload(line: Line, word: str) -> Heard:
     kind = {"Content-Type": f"multipart/form-data; boundary={FORM}"}
     told = line.ask(word, "/v1/audio/transcriptions", body, _headers(line, **kind))
     return Heard("upload", *told, sent=len(body))
-
-
-# Those that misbehave, each on a connection of its own
-
-
-def _bytes(path: str, body: bytes, *lines: str) -> bytes:
-    """A request with these lines more."""
-    head = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}", "Content-Type: application/json"]
-    return "\r\n".join([*head, *lines, "", ""]).encode() + body
-
-
-def _sized(path: str, body: bytes, *lines: str) -> bytes:
-    return _bytes(path, body, f"Content-Length: {len(body)}", *lines)
-
-
-def _streamed(line: Line, word: str) -> bytes:
-    return _sized("/v1/chat/completions", _chat(line, word, stream=True))
-
-
-def _received(sock: socket.socket, seconds: float) -> Response:
-    """What comes until the other side closes, or for so long, as a response."""
-    told, until = bytearray(), time.monotonic() + seconds
-    with suppress(OSError):
-        while (left := until - time.monotonic()) > 0:
-            sock.settimeout(left)
-            if not (data := sock.recv(65536)):
-                break
-            told += data
-    head, _, body = bytes(told).partition(b"\r\n\r\n")
-    status = re.match(rb"HTTP/1\.[01] (\d{3}) ", head)
-    kind = re.search(rb"(?i)\r\ncontent-type: ?([^\r]*)", head)
-    if not status:
-        return Response(-1 if told else 0, "", bytes(told))
-    return Response(int(status[1]), kind[1].decode("latin-1") if kind else "", body)
-
-
-def hang_up(line: Line, word: str) -> Heard:
-    """Send a request and close at once, or reset."""
-    asked = _sized("/enhance", _draft(line, word)) if line.dice.random() < 0.5 else _streamed(line, word)
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.sendall(asked)
-        if line.dice.random() < 0.5:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    return Heard("hangs up", word, Response())
-
-
-def hang_up_later(line: Line, word: str) -> Heard:
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.sendall(_streamed(line, word))
-        sock.recv(1000)
-    return Heard("hangs up in a stream", word, Response())
-
-
-def half(line: Line, word: str) -> Heard:
-    whole = _sized("/enhance", _draft(line, word))
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.sendall(whole[: line.dice.randrange(1, len(whole))])
-        return Heard("half a request", word, _received(sock, STAYS))
-    return Heard("half a request", word, Response())
-
-
-GARBAGE: tuple[Callable[[str], bytes], ...] = (
-    lambda word: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + word.encode() * 20 + b"\r\n\r\n",
-    lambda word: f"{word} and more of this\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode(),
-    lambda word: f"POST /{word} HTTP/9.9\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode(),
-    lambda word: _bytes("/enhance", b"", f"{word} no colon"),
-    lambda word: _bytes("/enhance", b"", f"Content-Length: {word}"),
-    lambda word: _bytes("/enhance", b"", f"X-{word}: {'x' * 10_000}"),
-    lambda word: _bytes(f"/{word * 800}", b""),
-    lambda word: _bytes("/enhance", b"", f"Transfer-Encoding: {word}"),
-    lambda word: _bytes("/enhance", b"{}", "SCRIPT_NAME: /x", f"{word}: {TOKEN}", "Content-Length: 2"),
-    lambda word: _bytes("/enhance", b"{}", f"Expect: {word}", "Content-Length: 2"),
-    lambda word: bytes(random.Random(word).randbytes(500)) + b"\r\n\r\n",
-)
-
-
-def garbage(line: Line, word: str) -> Heard:
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.sendall(line.dice.choice(GARBAGE)(word))
-        return Heard("garbage", word, _received(sock, STAYS))
-    return Heard("garbage", word, Response())
-
-
-CHUNKS: tuple[Callable[[bytes], bytes], ...] = (
-    lambda word: b"zz\r\n" + word + b"\r\n0\r\n\r\n",
-    lambda word: word + b"\r\n" + word + b"\r\n0\r\n\r\n",
-    lambda word: b"-5\r\n" + word + b"\r\n0\r\n\r\n",
-    lambda word: b"5\r\n" + word + b"\r\n0\r\n\r\n",
-    lambda word: b"0\r\n" + word + b" trailer\r\n\r\n",
-)
-
-
-def bad_chunks(line: Line, word: str) -> Heard:
-    path = line.dice.choice(("/enhance", "/v1/chat/completions"))
-    asked = _bytes(path, line.dice.choice(CHUNKS)(word.encode()), "Transfer-Encoding: chunked")
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.sendall(asked)
-        return Heard("bad chunks", word, _received(sock, STAYS))
-    return Heard("bad chunks", word, Response())
-
-
-def never_read(line: Line, word: str) -> Heard:
-    pages = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 100
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.settimeout(STAYS)
-        for part in (_streamed(line, word), *[pages] * 30):
-            sock.sendall(part)
-        time.sleep(STAYS)
-    return Heard("never reads", word, Response())
-
-
-def never_close(line: Line, word: str) -> Heard:
-    body = _draft(line, word)
-    with closing(line.dial()) as sock, suppress(OSError):
-        sock.sendall(_sized("/enhance", body, "Connection: close"))
-        told = _received(sock, HANGS)
-        time.sleep(LINGERS)
-        return Heard("never closes", word, told)
-    return Heard("never closes", word, Response())
-
-
-KINDS: Mapping[Callable[[Line, str], Heard], float] = {  # and their share in percent
-    press: 26, press_once: 15, chat: 13, chat_stream: 14, response_stream: 9, models: 5, upload: 6,
-    hang_up: 4, hang_up_later: 2.5, half: 0.5, garbage: 2, bad_chunks: 2, never_read: 0.5, never_close: 0.5,
-}  # fmt: skip

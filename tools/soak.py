@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from burst import pss
-from callers import KINDS, TOKEN, Heard, Line, press_once
+from callers import TOKEN, Heard, Line, press_once
 from groqsim import MODELS
 from judging import BAD, OK, judge
 from latency import table
+from misbehaving import KINDS
 from rig import Service, health, service, workers_of
 from troubles import ILLS, KEYS, ORGANIZATION, SHARE, WHOLE_TIME, TroubledGroq, troubled
 
