@@ -27,7 +27,7 @@ run: .venv/run  ## the service with your .env
 bench: .venv/run  ## what it can do, measured: four minutes; writes docs/bench.md
 	$(BIN)/python tools/bench.py
 
-soak: .venv/run  ## 20,000 requests while Groq fails and clients misbehave: five minutes
+soak: .venv/run  ## 20,000 requests while Groq fails and clients misbehave: three minutes
 	$(BIN)/python tools/soak.py
 
 test: .venv/dev  ## the tests, four at a time, since most of them wait
