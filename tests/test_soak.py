@@ -100,6 +100,7 @@ def test_a_press_may_fail_once_all_its_attempts_have(status: int, body: bytes, m
         (said(text_for(WORD_A)) + DONE + ERROR, False, ["break after the end"], WRONG),
         (said(text_for(WORD_B)) + DONE, False, [], WRONG),
         (said(SHORT, "length") + DONE, False, ["cut off"], AS_SENT),
+        (said(SHORT, "length"), False, ["cut off"], WHOLE),
         (b"<html>", False, [], WRONG),
     ],
 )
