@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -32,6 +32,7 @@ from troubles import ILLS, KEYS, ORGANIZATION, SHARE, WHOLE_TIME, TroubledGroq, 
 CLIENTS = 40  # at a time; fewer than what may be in flight, so that nobody is refused for that
 THREADS = 64
 AT_ONCE = THREADS - 4  # all that may be in flight: any place that was left taken is missed
+MEMORY = 80  # megabytes; some 60 on two cores
 SETTLES = 15.0  # seconds after the last client until nothing of it may be left
 RELOADS = 40.0  # seconds that a reload may take
 SHOWN = 60  # characters of what must not be
@@ -50,7 +51,7 @@ class Look(NamedTuple):
 
     at: str
     threads: int
-    descriptors: int  # without those of connections to Groq
+    descriptors: int  # without those of connections to Groq, which are kept, closed there or not
     rss: float  # megabytes
     pss: float
 
@@ -68,8 +69,24 @@ class Results(NamedTuple):
 def look(at: str, worker: int, groq: TroubledGroq) -> Look:
     status = Path(f"/proc/{worker}/status").read_text()
     threads, rss = (int(re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[0]) for name in ("Threads", "VmRSS"))
-    descriptors = len(os.listdir(f"/proc/{worker}/fd")) - groq.connections()
+    descriptors = len(_descriptors(worker) - _to(groq.port, worker))
     return Look(at, threads, descriptors, rss * 1024 / 1e6, pss(worker))
+
+
+def _descriptors(worker: int) -> set[str]:
+    """What they are of, each by a name of its own."""
+    found = set()
+    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            target = os.readlink(descriptor)
+            found.add(target if target.startswith("socket:") else str(descriptor))
+    return found
+
+
+def _to(port: int, worker: int) -> set[str]:
+    """The sockets of connections to this port, in whatever state."""
+    lines = [line.split() for line in Path(f"/proc/{worker}/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{words[9]}]" for words in lines if words[2].endswith(f":{port:04X}")}
 
 
 def at_once(port: int, words: Iterator[str]) -> tuple[int, float]:
@@ -204,6 +221,7 @@ def musts(results: Results, count: int, sums: Counter[str], log: bytes) -> list[
         ("tracebacks", sum(line.startswith(b"Traceback") for line in lines)),
         ("threads beyond THREADS", max(0, last.threads - first.threads - THREADS)),
         ("descriptors left behind", max(0, last.descriptors - first.descriptors)),
+        (f"megabytes (RSS) beyond {MEMORY}", max(0, round(max(each.rss for each in results.looks) - MEMORY))),
         (f"of {AT_ONCE} presses at once not served before", AT_ONCE - results.at_once[0][0]),
         (f"of {AT_ONCE} presses at once not served after", AT_ONCE - results.at_once[1][0]),
         ("reloads that did not end", int(not results.reloaded_in)),

@@ -124,9 +124,6 @@ class Troubled(GroqSim):
                 self.met[found[0].decode()].append(name)
         return call, fault
 
-    def connections(self) -> int:
-        return len(self._server.connections()) if self._server else 0
-
 
 def _simulate(pipe: Connection, seed: int) -> None:
     sim = Troubled(KEYS, PLENTY, latency=LATENCY, chunk_pause=PAUSE, reply=_reply)
@@ -140,8 +137,6 @@ def _simulate(pipe: Connection, seed: int) -> None:
                     pipe.send(share)
                 case "met":
                     pipe.send(dict(sim.met))
-                case "connections":
-                    pipe.send(sim.connections())
 
 
 class TroubledGroq:
@@ -160,9 +155,9 @@ class TroubledGroq:
         met: dict[str, list[str]] = self._ask("met")
         return met
 
-    def connections(self) -> int:
-        """How many are open."""
-        return int(self._ask("connections"))
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     def _ask(self, question: str | float) -> Any:
         self._pipe.send(question)
