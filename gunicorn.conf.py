@@ -1,8 +1,10 @@
 """How gunicorn serves the app. Platforms may overrule it with GUNICORN_CMD_ARGS, as Render does with its port."""
 
+import ctypes
 import os
 import resource
 import sys
+from contextlib import suppress
 
 from promptlord.config import Config
 from promptlord.errors import ConfigError
@@ -34,6 +36,10 @@ if 0 <= few < DESCRIPTORS:  # negative: as many as it likes
     few = min(most, DESCRIPTORS) if most >= 0 else DESCRIPTORS
     resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 worker_connections = min(max(few - 2 * settings.threads - 64, 64), 4096) if few >= 0 else 4096
+
+with suppress(AttributeError):  # glibc's alone: it keeps what each thread has freed for that thread, up to megabytes
+    for option, value in ((-8, 2), (-1, 1 << 17)):  # M_ARENA_MAX; M_TRIM_THRESHOLD, bytes
+        ctypes.CDLL(None).mallopt(option, value)
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
