@@ -180,7 +180,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             with suppress(ValueError):
                 connections.remove(conn)
         self.lingering.pop(conn, None)
-        with suppress(KeyError):
+        with suppress(KeyError, ValueError):  # not registered, or closed already
             self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()

@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,23 @@ class Socket(socket.socket):
         self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         super().listen(backlog)
 socket.socket = Socket
+run(prog="gunicorn")
+"""
+# gunicorn with an app of which a response breaks off, and which is told to stop as it starts, if ENDS is set.
+BREAKS_OFF = """
+import os, signal, sys
+from gunicorn.app.wsgiapp import run
+class Breaks:
+    def __getattr__(self, name):
+        if "ENDS" in os.environ:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.app
+    def app(self, environ, start_response):
+        start_response("200 OK", [])
+        yield b"begun"
+        if environ["PATH_INFO"] != "/health":
+            raise ValueError("broken")
+sys.modules["breaks"] = Breaks()
 run(prog="gunicorn")
 """
 
@@ -428,6 +446,17 @@ def test_one_that_reads_a_little_now_and_then_is_not_served_for_ever(start, work
             raise AssertionError("it is still served")
 
 
+def test_a_response_that_breaks_off_ends_its_connection_and_no_more(start):
+    server = served(start(["python", "-c", BREAKS_OFF, "breaks:app"]))
+    before = server.workers()
+
+    _, content = said_to(server, PAGE)
+
+    assert content == b"5\r\nbegun\r\n"
+    assert server.health().text == "begun"
+    assert server.workers() == before
+
+
 # What is no request
 
 
@@ -552,3 +581,22 @@ def test_over_tls_a_client_that_hangs_up_is_noticed(start, sim, certificate):
 
     server.wait_for('"POST /enhance HTTP/1.1" 499')
     assert time.monotonic() - began < 5
+
+
+def test_over_tls_a_client_that_resets_before_it_is_accepted_ends_nothing(start, certificate):
+    _, cert, key = certificate
+    server = start([*PROCFILE, "--certfile", cert, "--keyfile", key])
+    worker = worker_of(server)
+
+    os.kill(worker, signal.SIGSTOP)  # so that it comes too late
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"\x16\x03\x01")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.kill(worker, signal.SIGCONT)
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(PAGE)  # not TLS: it is dropped, after the other
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    assert server.workers() == [worker]
+    assert "Traceback" not in server.output
