@@ -188,7 +188,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def set_accept_enabled(self, enabled: bool) -> None:
         """When it stops, accept who has connected already and refuse the rest. gunicorn would drop the former."""
         super().set_accept_enabled(enabled)
-        if self.alive:
+        if enabled or self.alive:  # it may be told to stop before it starts
             return
         # Who connects between the last accept and the end of listening is lost if nobody else listens on this socket,
         # and other threads could make that milliseconds: let none hold the interpreter.
@@ -200,6 +200,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             while queue.poll(0) and self.accept(listener):
                 pass
             listener.close()
+        self.sockets.clear()
         sys.setswitchinterval(interval)
 
 

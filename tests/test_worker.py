@@ -257,6 +257,14 @@ def test_silent_and_idle_clients_do_not_hold_up_the_stop(start):
     assert time.monotonic() - began < HEAD_TIMEOUT + 3
 
 
+def test_a_worker_that_is_stopped_as_it_starts_ends_in_peace(start):
+    server = start(["python", "-c", BREAKS_OFF, "breaks:app"], ENDS="1")
+
+    server.wait_for("(?s)Worker exiting.*Booting")
+
+    assert "Traceback" not in server.output
+
+
 @shared
 def test_a_slow_but_steady_client_is_served(server):
     body = b'{"prompt": "ping"}'
