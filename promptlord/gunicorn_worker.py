@@ -49,7 +49,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     request_timeout = 25.0  # seconds; gunicorn.conf.py sets the service's own
 
     def init_process(self) -> None:
-        self.waiting = Waiting(self.cfg.threads // 3)
+        self.waiting = Waiting(max(self.cfg.threads // 3, 1))
         self.lingering: dict[TConn, float] = {}  # and when the last of its time is over
         self.swept = 0.0
         self.crowded = False  # there is no room for another connection

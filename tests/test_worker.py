@@ -311,6 +311,16 @@ def test_a_long_upload_over_a_slow_line_is_served(server):
     assert time.monotonic() - began > HEAD_TIMEOUT
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_with_few_threads_a_body_may_come_late(start, threads):
+    server = serving(start, ["--threads", threads])
+
+    with clients(server, NO_BODY) as (client,):
+        time.sleep(0.3)
+        client.sendall(b'{"prompt": "ping"  }')
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
 @both("reading a body has no time-out (http.unreader, gunicorn#2652)")
 @pytest.mark.parametrize("sent", [b"", b" " * 65536], ids=["nothing", "something"])
 def test_a_body_that_stalls_holds_a_thread_for_the_requests_time(start, worker, sent):
