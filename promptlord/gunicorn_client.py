@@ -14,6 +14,8 @@ from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 
+RECORD_MAX = 1 << 14  # bytes that a TLS record holds at most
+
 
 class Waiting:
     """The clients that threads wait for, to send or to read: so many at most, or slow ones would hold all threads."""
@@ -58,10 +60,13 @@ class Client:
         self._left = {select.POLLIN: seconds, select.POLLOUT: seconds}
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Bytes, at least one; with ``flags``, what the system's own returns for them, TLS or not."""
+        """Bytes, at least one; with ``flags``, what the system's own returns for them, TLS or not.
+
+        They may be more than ``size``: of a TLS record read in part, no poller would tell the rest.
+        """
         if flags:
             return socket.socket.recv(self.raw, size, flags)
-        data: bytes = self._done(self.raw.recv, size, select.POLLIN)
+        data: bytes = self._done(self.raw.recv, max(size, RECORD_MAX), select.POLLIN)
         if not data:  # gunicorn would quote in its log what has come before
             raise ConnectionResetError(errno.ECONNRESET, "the client has disconnected")
         return data

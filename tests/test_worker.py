@@ -618,3 +618,19 @@ def test_over_tls_a_client_that_resets_before_it_is_accepted_ends_nothing(start,
             assert client.recv(1) == b""
     assert server.workers() == [worker]
     assert "Traceback" not in server.output
+
+
+def test_over_tls_requests_in_one_record_are_served_in_turn(start, certificate):
+    authority, cert, key = certificate
+    server = start([*PROCFILE, "--certfile", cert, "--keyfile", key])
+    body = b'{"prompt": "ping"%s}' % (b" " * 12_000)
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+        context = ssl.create_default_context(cafile=authority)
+        with context.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(NO_BODY.replace(b"20", str(len(body)).encode()))
+            time.sleep(0.3)  # so that a thread waits for the body
+            client.sendall(body + LAST_WORDS)
+            head, content = response_to(client)
+
+    assert (head + content).count(b"HTTP/1.1 200 OK") == 2
