@@ -34,7 +34,8 @@ class Waiting:
                 longest = next(iter(self._clients))
                 del self._clients[longest]
                 with suppress(OSError):
-                    longest.raw.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits for it
+                    # Which wakes the thread that waits for it; TLS's own would have it go on in clear meanwhile.
+                    socket.socket.shutdown(longest.raw, socket.SHUT_RDWR)
             self._clients[client] = None
         try:
             return bool(poll.poll(seconds * 1000))

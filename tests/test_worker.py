@@ -7,6 +7,7 @@ and that part of ours can go.
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import ssl
@@ -22,6 +23,8 @@ import requests
 import trustme
 from conftest import KEYS, PROCFILE, Server, both, poll, seconds_of, starting
 from groqsim import GroqSim, Limits, Trouble
+
+from promptlord.gunicorn_client import Client, Waiting
 
 Start = Callable[..., Server]
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
@@ -634,3 +637,19 @@ def test_over_tls_requests_in_one_record_are_served_in_turn(start, certificate):
             head, content = response_to(client)
 
     assert (head + content).count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_over_tls_who_makes_room_for_another_does_not_go_on_in_clear(certificate):
+    authority, cert, key = certificate
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    waiting, (ours, theirs), (other, another) = Waiting(1), socket.socketpair(), socket.socketpair()
+
+    with other, another, ThreadPoolExecutor(1) as pool:
+        greeting = pool.submit(context.wrap_socket, ours, server_side=True)
+        client = ssl.create_default_context(cafile=authority).wrap_socket(theirs, server_hostname="localhost")
+        with client, greeting.result() as tls:
+            waits = pool.submit(waiting.wait, Client(tls, waiting), select.POLLIN, 20)
+            while not waits.done():
+                waiting.wait(Client(other, waiting), select.POLLIN, 0.01)
+            assert tls.version() is not None
