@@ -14,6 +14,7 @@ from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 
+SLOW = 1 << 12  # bytes a second, which make up for that second's wait
 RECORD_MAX = 1 << 14  # bytes that a TLS record holds at most
 
 
@@ -23,20 +24,23 @@ class Waiting:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._clients: dict[Client, None] = {}  # in the order in which they began to be waited for
+        self._clients: dict[Client, float] = {}  # and since when they are waited for, or would be, had they not moved
 
-    def wait(self, client: "Client", events: int, seconds: float) -> bool:
-        """Whether the client is ready within ``seconds``. The one waited for longest makes room for the next."""
+    def wait(self, client: "Client", events: int, seconds: float, lag: float = 0.0) -> bool:
+        """Whether the client is ready within ``seconds``. The one waited for longest makes room for the next.
+
+        ``lag``: seconds for which it has been waited for already.
+        """
         poll = select.poll()
         poll.register(client.raw, events)
         with self._lock:
             if len(self._clients) >= self._most:
-                longest = next(iter(self._clients))
+                longest = min(self._clients, key=self._clients.__getitem__)
                 del self._clients[longest]
                 with suppress(OSError):
                     # Which wakes the thread that waits for it; TLS's own would have it go on in clear meanwhile.
                     socket.socket.shutdown(longest.raw, socket.SHUT_RDWR)
-            self._clients[client] = None
+            self._clients[client] = time.monotonic() - lag
         try:
             return bool(poll.poll(seconds * 1000))
         finally:
@@ -55,6 +59,7 @@ class Client:
         raw.setblocking(False)
         self.raw, self._waiting = raw, waiting
         self._left = {select.POLLIN: 0.0, select.POLLOUT: 0.0}
+        self._lag = 0.0  # seconds it was waited for, less those that its bytes have made up for
 
     def begin(self, seconds: float) -> None:
         """A request has come: so long its body may let us wait, and so long its response."""
@@ -70,10 +75,12 @@ class Client:
         data: bytes = self._done(self.raw.recv, max(size, RECORD_MAX), select.POLLIN)
         if not data:  # gunicorn would quote in its log what has come before
             raise ConnectionResetError(errno.ECONNRESET, "the client has disconnected")
+        self._lag = max(self._lag - len(data) / SLOW, 0.0)
         return data
 
     def send(self, data: Any) -> int:
         count: int = self._done(self.raw.send, data, select.POLLOUT)
+        self._lag = max(self._lag - count / SLOW, 0.0)
         return count
 
     def sendall(self, data: bytes) -> None:
@@ -100,8 +107,10 @@ class Client:
                 return operation(argument)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 began = time.monotonic()
-                ready = self._waiting.wait(self, events, max(self._left[events], 0.0))
-                self._left[events] -= time.monotonic() - began
+                ready = self._waiting.wait(self, events, max(self._left[events], 0.0), self._lag)
+                took = time.monotonic() - began
+                self._left[events] -= took
+                self._lag += took
                 if not ready:
                     raise ConnectionResetError(errno.ECONNRESET, "the client stalled") from None
             except OSError as error:

@@ -14,7 +14,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -350,6 +350,35 @@ def test_many_bodies_that_stall_hold_up_nobody(start, worker):
 
     assert response.status_code == 200
     assert took < 1
+
+
+def test_who_drips_makes_room_before_one_whose_upload_goes_on():
+    waiting, pairs = Waiting(2), [socket.socketpair() for _ in range(3)]
+    drips, uploads, other = (Client(ours, waiting) for ours, _ in pairs)
+    peers = [theirs for _, theirs in pairs]
+
+    def waits(client: Client, count: int) -> Future[bytes]:
+        client.begin(20)
+        read = pool.submit(client.recv, 1)
+        assert any(len(waiting._clients) == count for _ in poll())
+        return read
+
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        for each in [*peers, drips.raw, uploads.raw, other.raw]:
+            stack.enter_context(each)
+        for client, peer, sent in ((drips, peers[0], b" "), (uploads, peers[1], b" " * 8192)):
+            read = waits(client, 1)
+            time.sleep(0.5)
+            peer.sendall(sent)
+            assert read.result() == sent
+        upload, drip = waits(uploads, 1), waits(drips, 2)
+
+        assert not waiting.wait(other, select.POLLIN, 0.01)
+
+        with pytest.raises(ConnectionResetError):
+            drip.result(5)
+        peers[1].sendall(b"more")
+        assert upload.result(5) == b"more"
 
 
 @both("malformed bodies raise what is neither OSError nor ValueError (http.errors)")
