@@ -52,7 +52,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.waiting = Waiting(max(self.cfg.threads // 3, 1))
         self.lingering: dict[TConn, float] = {}  # and when the last of its time is over
         self.swept = 0.0
-        self.crowded = False  # there is no room for another connection
+        self.crowded = False  # there is no descriptor for another connection
         self.tls = sock.ssl_context(self.cfg) if self.cfg.is_ssl else None
         super().init_process()
 
@@ -67,7 +67,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 raise
             self.crowded = True
             return False
-        self.crowded |= self.nr_conns >= self.worker_connections
         return True
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -157,7 +156,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def murder_pending(self) -> None:
         super().murder_pending()
-        if self.crowded and not self.make_room():
+        if (self.crowded or self.nr_conns >= self.worker_connections) and not self.make_room():
             time.sleep(0.01)  # all are being served: the loop would spin
         self.crowded = False
         now = time.monotonic()
@@ -168,11 +167,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def make_room(self) -> bool:
         """Drop the one that has said nothing for longest; false if there is none."""
-        for connections in (self.pending_conns, self.lingering, self.keepalived_conns):
-            for conn in connections:
-                self.drop(conn)
-                return True
-        return False
+        kinds = (
+            (self.pending_conns, HEAD_TIMEOUT),
+            (self.lingering, LINGER),
+            (self.keepalived_conns, self.cfg.keepalive),
+        )
+        firsts = [(next(iter(conns)), timeout) for conns, timeout in kinds if conns]
+        if firsts:
+            self.drop(min(firsts, key=lambda first: first[0].timeout - first[1])[0])
+        return bool(firsts)
 
     def drop(self, conn: TConn) -> None:
         """Close a connection that no thread serves."""

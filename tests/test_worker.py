@@ -236,6 +236,15 @@ def test_more_connections_than_there_may_be_hold_up_nobody(start, worker):
     assert took < 1
 
 
+def test_who_has_just_come_is_not_dropped_for_want_of_room(start):
+    server = serving(start, ["--worker-connections", "20"], THREADS="8")
+
+    with clients(server, *[LAST_WORDS] * 20), clients(server, SILENT) as (late,):
+        time.sleep(0.3)
+        late.sendall(LAST_WORDS)
+        assert response_to(late)[0].startswith(b"HTTP/1.1 200 ")
+
+
 @both("the loop waits up to 2 s for a client to close (TConn.close, util.close_graceful)")
 def test_clients_that_do_not_close_hold_up_nobody(start, worker):
     server = serving(start, worker, THREADS="8")
