@@ -31,11 +31,11 @@ if os.path.isdir("/dev/shm"):
     worker_tmp_dir = "/dev/shm"  # a heartbeat on a slow disk would count as silence
 
 # Each connection takes a file descriptor, and so does each call to Groq and each upload on disk.
-few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-if 0 <= few < DESCRIPTORS:  # negative: as many as it likes
-    few = min(most, DESCRIPTORS) if most >= 0 else DESCRIPTORS
-    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
-worker_connections = min(max(few - 2 * settings.threads - 64, 64), 4096) if few >= 0 else 4096
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= soft < DESCRIPTORS:  # negative: as many as it likes
+    soft = min(hard, DESCRIPTORS) if hard >= 0 else DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+worker_connections = min(max(soft - 2 * settings.threads - 64, 64), 4096) if soft >= 0 else 4096
 
 with suppress(AttributeError):  # glibc's alone: it keeps what each thread has freed for that thread, up to megabytes
     for option, value in ((-8, 2), (-1, 1 << 17)):  # M_ARENA_MAX; M_TRIM_THRESHOLD, bytes

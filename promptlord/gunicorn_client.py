@@ -24,9 +24,11 @@ class Waiting:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._clients: dict[Client, float] = {}  # and since when they are waited for, or would be, had they not moved
+        self._clients: dict[
+            ClientSocket, float
+        ] = {}  # and since when they are waited for, or would be, had they not moved
 
-    def wait(self, client: "Client", events: int, seconds: float, lag: float = 0.0) -> bool:
+    def wait(self, client: "ClientSocket", events: int, seconds: float, lag: float = 0.0) -> bool:
         """Whether the client is ready within ``seconds``. The one waited for longest makes room for the next.
 
         ``lag``: seconds for which it has been waited for already.
@@ -48,7 +50,7 @@ class Waiting:
                 self._clients.pop(client, None)
 
 
-class Client:
+class ClientSocket:
     """A client's socket. It never blocks: what would is waited for, for so many seconds in all of one request.
 
     gunicorn sets time-outs, if any, for each ``recv()`` and ``send()``: a client that takes a byte now and then holds

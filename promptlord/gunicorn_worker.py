@@ -21,7 +21,7 @@ from gunicorn import http, sock
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from promptlord.gunicorn_client import BoundedRequest, Client, Waiting
+from promptlord.gunicorn_client import BoundedRequest, ClientSocket, Waiting
 
 HEAD_TIMEOUT = 5.0  # seconds for the head of a request
 HEAD_MAX = 1 << 16  # bytes of it that are waited for without a thread
@@ -73,7 +73,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Hand a connection to a thread once the head of a request is here. gunicorn reads it there, however slow."""
         try:
             if conn.parser is None:
-                self.meet(conn)
+                self.prepare(conn)
             whole = _has_head(conn)
         except OSError:
             self.drop(conn)
@@ -85,16 +85,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
-    def meet(self, conn: TConn) -> None:
+    def prepare(self, conn: TConn) -> None:
+        """Give a new connection what bounds it: its socket, and the requests that come over it."""
         raw = conn.sock
         if self.tls:
             raw = self.tls.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
-        conn.sock = Client(raw, self.waiting)
+        conn.sock = ClientSocket(raw, self.waiting)
         conn.parser = http.get_parser(self.cfg, conn.sock, conn.client)
         conn.parser.mesg_class = BoundedRequest
         conn.data_ready = True
 
-    def on_pending_socket_readable(self, conn: TConn, client: Client) -> None:
+    def on_pending_socket_readable(self, conn: TConn, client: ClientSocket) -> None:
         try:
             whole = _has_head(conn, seen=conn.parser.unreader.buf.tell())
         except OSError:
@@ -111,7 +112,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.sock.begin(self.request_timeout)
         return super().handle(conn)
 
-    def handle_error(self, req: object, client: Client, addr: Any, exc: Exception) -> None:
+    def handle_error(self, req: object, client: ClientSocket, addr: Any, exc: Exception) -> None:
         """Answer as JSON, and say what was wrong, not with what: gunicorn answers HTML, and logs what it was sent."""
         status, told = next((status, told) for error, status, told in ERRORS if isinstance(exc, error))
         if status == 500:
@@ -119,10 +120,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", told)
         content = json.dumps({"error": told})
-        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
-        kind = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Connection: close",
+            "Content-Type: application/json",
+            f"Content-Length: {len(content)}",
+        )
         with suppress(OSError):
-            client.sendall(f"{head}{kind}{content}".encode())
+            client.sendall("\r\n".join((*head, "", content)).encode())
 
     # It ends
 
@@ -141,7 +146,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.lingering[conn] = now + self.request_timeout
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.discard, conn))
 
-    def discard(self, conn: TConn, client: Client) -> None:
+    def discard(self, conn: TConn, client: ClientSocket) -> None:
         """Throw away what a client still sends: closed at once, it would be sent a reset, and lose its response."""
         try:
             data = client.raw.recv(CHUNK)

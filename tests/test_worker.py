@@ -24,7 +24,7 @@ import trustme
 from conftest import KEYS, PROCFILE, Server, both, poll, seconds_of, starting
 from groqsim import GroqSim, Limits, Trouble
 
-from promptlord.gunicorn_client import Client, Waiting
+from promptlord.gunicorn_client import ClientSocket, Waiting
 
 Start = Callable[..., Server]
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
@@ -363,10 +363,10 @@ def test_many_bodies_that_stall_hold_up_nobody(start, worker):
 
 def test_who_drips_makes_room_before_one_whose_upload_goes_on():
     waiting, pairs = Waiting(2), [socket.socketpair() for _ in range(3)]
-    drips, uploads, other = (Client(ours, waiting) for ours, _ in pairs)
+    drips, uploads, other = (ClientSocket(ours, waiting) for ours, _ in pairs)
     peers = [theirs for _, theirs in pairs]
 
-    def waits(client: Client, count: int) -> Future[bytes]:
+    def waits(client: ClientSocket, count: int) -> Future[bytes]:
         client.begin(20)
         read = pool.submit(client.recv, 1)
         assert any(len(waiting._clients) == count for _ in poll())
@@ -687,7 +687,7 @@ def test_over_tls_who_makes_room_for_another_does_not_go_on_in_clear(certificate
         greeting = pool.submit(context.wrap_socket, ours, server_side=True)
         client = ssl.create_default_context(cafile=authority).wrap_socket(theirs, server_hostname="localhost")
         with client, greeting.result() as tls:
-            waits = pool.submit(waiting.wait, Client(tls, waiting), select.POLLIN, 20)
+            waits = pool.submit(waiting.wait, ClientSocket(tls, waiting), select.POLLIN, 20)
             while not waits.done():
-                waiting.wait(Client(other, waiting), select.POLLIN, 0.01)
+                waiting.wait(ClientSocket(other, waiting), select.POLLIN, 0.01)
             assert tls.version() is not None
