@@ -153,7 +153,7 @@ def _upstream_error(error: UpstreamError) -> Response:
             return _error(504, str(error))
         case errors.ClientDisconnected():
             return _error(499, str(error))
-        case errors.Unavailable(answer=(status, body)) if request.path.startswith(v1.PREFIXES):
+        case errors.Unavailable(answer=(status, body)) if v1.is_called(request.path):
             return Response(body, status, mimetype="application/json")
     return _error(502, str(error))
 
