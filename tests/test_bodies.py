@@ -14,7 +14,7 @@ import requests
 from conftest import Server
 from flask.testing import FlaskClient
 from groqsim import GroqSim, Limits, Trouble
-from passing import MODEL, TOKEN, Client
+from v1_client import MODEL, TOKEN, Client
 from werkzeug.test import TestResponse
 
 from promptlord.pool.state import Demand

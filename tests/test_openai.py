@@ -12,7 +12,7 @@ from io import BytesIO
 import pytest
 from flask.testing import FlaskClient
 from groqsim import End, Limits, Trouble, chunk
-from passing import CHAT, MODEL, SSE, TOKEN, Client, error_of, raw, streamed
+from v1_client import CHAT, MODEL, SSE, TOKEN, Client, error_of, raw, streamed
 from werkzeug.test import EnvironBuilder
 
 from promptlord.tokens import estimate_all

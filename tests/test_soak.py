@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from callers import Heard, Response
 from completions import sse
 from conftest import ROOT
-from judging import AS_SENT, CUT, EARLY, HUNG, LEAKED, LEFT, OK, TOLD, WHOLE, WRONG, judge
-from troubles import ILLS, LISTED, WORD, text_for
+from soak_clients import Heard, Response
+from soak_groq import ILLS, LISTED, WORD, text_for
+from soak_judge import AS_SENT, CUT, EARLY, HUNG, LEAKED, LEFT, OK, TOLD, WHOLE, WRONG, judge
 
 WORD_A, WORD_B = "quokka000001a", "quokka000002a"
 SHORT = "It was a dark and"

@@ -12,7 +12,7 @@ from unittest.mock import ANY
 import pytest
 from flask.testing import FlaskClient
 from groqsim import End, GroqSim, Trouble, chunk
-from passing import MODEL, SSE, TOKEN, Client, raw, streamed
+from v1_client import MODEL, SSE, TOKEN, Client, raw, streamed
 from werkzeug.test import TestResponse
 
 from promptlord.web import openai as v1

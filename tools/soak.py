@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from burst import pss
-from callers import TOKEN, Heard, Line, press_once
 from groqsim import MODELS
-from judging import BAD, OK, judge
 from latency import table
-from misbehaving import KINDS
 from rig import Service, health, service, workers_of
-from troubles import ILLS, KEYS, ORGANIZATION, SHARE, WHOLE_TIME, TroubledGroq, troubled
+from soak_clients import TOKEN, Heard, Line, press_once
+from soak_groq import ILLS, KEYS, ORGANIZATION, SHARE, WHOLE_TIME, TroubledGroq, troubled
+from soak_judge import BAD, OK, judge
+from soak_misbehaving import KINDS
 
 CLIENTS = 40  # at a time; fewer than what may be in flight, so that nobody is refused for that
 THREADS = 64

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from callers import Heard, Response
-from troubles import ILLS, LISTED, ORGANIZATION, Means, text_for
+from soak_clients import Heard, Response
+from soak_groq import ILLS, LISTED, ORGANIZATION, Means, text_for
 
 ATTEMPTS = 3  # that a request has
 OK, AS_SENT, TOLD, CUT, LEFT = "its answer", "as Groq sent it", "an error, told why", "broken off, and shown", "left"

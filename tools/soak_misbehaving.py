@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 
-from callers import (
+from soak_clients import (
     HANGS,
     TOKEN,
     Heard,
