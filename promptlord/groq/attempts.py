@@ -121,13 +121,12 @@ class Run(Generic[T]):
         self.roomier = self.roomier or call is not None
         return call
 
-    def goes_on(self, verdict: Verdict, next_call: Call[T] | None) -> bool:
-        """Note what an attempt met, and the call to go on with; false if there is none."""
+    def note(self, verdict: Verdict, next_call: Call[T] | None) -> None:
+        """Note what an attempt met, and the call to go on with, if there is one."""
         if next_call is None or next_call is self.call:
             self.verdicts.append(verdict)
         else:  # which is another request
             self.call, self.verdicts, self.mended = next_call, [], [verdict]
-        return next_call is not None
 
 
 class Upstream:
@@ -186,7 +185,8 @@ class Upstream:
             try:
                 return self._attempt(run, reservation)
             except _Failed as failed:
-                if not run.goes_on(failed.verdict, failed.next_call):
+                run.note(failed.verdict, failed.next_call)
+                if failed.next_call is None:
                     break
         raise self._turned_away(run, run.verdicts or run.mended, self._pool.ready_in(run.call.demand))
 
