@@ -31,6 +31,7 @@ import redis
 import requests
 from flask.testing import FlaskClient
 from groqsim import GroqSim
+from rig import workers_of
 
 from app import create_app
 from keypool import KeyPool
@@ -225,8 +226,7 @@ class Server:
         return requests.post(f"{self.url}/enhance", json={"prompt": prompt}, timeout=20)
 
     def workers(self) -> list[int]:
-        pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return workers_of(self.process.pid)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, and return its exit code."""
