@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,15 +114,21 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+@cache  # a worker inherits what gunicorn's master has read
+def tls(ca_bundle: str) -> ssl.SSLContext:
+    """TLS for clients that trust the authorities in this file or directory. Raises ``OSError``."""
+    kind = "capath" if os.path.isdir(ca_bundle) else "cafile"
+    return ssl.create_default_context(ssl.Purpose.SERVER_AUTH, **{kind: ca_bundle})
+
+
 def _ca_bundle(env: Mapping[str, str]) -> str | None:
     """Whom to trust instead of requests' own authorities, as everything on requests and on OpenSSL is told."""
     for name, kinds in {"REQUESTS_CA_BUNDLE": "a file or a directory", "SSL_CERT_FILE": "a file"}.items():
         if path := env.get(name, "").strip():
             try:
-                if name == "REQUESTS_CA_BUNDLE" and os.path.isdir(path):
-                    ssl.create_default_context(capath=path)
-                else:
-                    ssl.create_default_context(cafile=path)
+                if name == "SSL_CERT_FILE" and os.path.isdir(path):
+                    raise IsADirectoryError
+                tls(path)
             except (OSError, ValueError):
                 raise ConfigError(f"{name} must be {kinds} of certificates in PEM that can be read") from None
             return path

@@ -16,6 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from promptlord.config import tls
 from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq.connecting import connect, why_not
 from promptlord.groq.deadline import Deadline, TimedResponse, at_least_some, sending
@@ -103,8 +104,7 @@ class _Adapter(HTTPAdapter):
     """requests' adapter on timed connections; one ``SSLContext``, since requests re-reads the CA file for each."""
 
     def __init__(self, ca_bundle: str, connections: int) -> None:
-        kind = "capath" if os.path.isdir(ca_bundle) else "cafile"
-        self._context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, **{kind: ca_bundle})
+        self._context = tls(ca_bundle)
         super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
