@@ -26,6 +26,7 @@ from clients import RETRIED, Visit, greedy, is_greedy, press
 from groqsim import DIMENSIONS, MODELS, Limits
 from latency import latency, table, verdict
 from rig import ROOT, Seen, groq, service
+from together import together
 from turns import turn_costs
 from workload import CALLS, MANY, PROMPTS, TOKENS, answer_tokens, mean_cost, reply
 
@@ -391,6 +392,7 @@ PARTS: dict[str, tuple[str, Callable[[float, str | None], tuple[str, bool]]]] = 
     "capacity": ("Capacity", capacity),
     "burst": ("A burst", lambda seconds, only: burst()),
     "reserves": ("The reserve", reserves),
+    "together": ("Many processes, one pool", lambda seconds, only: together(seconds)),
     "added": ("What the service adds", lambda seconds, only: (latency(), True)),
 }
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -114,8 +114,7 @@ def service(
     url: str, keys: Sequence[str], models: Sequence[str], log: int | IO[bytes] = subprocess.DEVNULL, **more: str
 ) -> Iterator[Service]:
     """The service as a user would start it, but for the clients' limits, a token for ``/v1`` and ``more`` settings."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = _free_port()
     settings = {
         "GROQ_API_KEYS": ",".join(keys),
         "GROQ_BASE_URL": url,
@@ -141,9 +140,52 @@ def service(
             process.kill()
 
 
+@contextmanager
+def services(count: int, *settings: Any, **more: Any) -> Iterator[list[Service]]:
+    """So many with the same settings, ``service``'s, each on a port of its own, as if each were on another machine."""
+    with ExitStack() as started:
+        yield [started.enter_context(service(*settings, **more)) for _ in range(count)]
+
+
+class Redis(NamedTuple):
+    port: int
+    process: int
+
+    def url(self, port: int = 0) -> str:
+        """Its address, or that of who listens on ``port`` for it."""
+        return f"redis://127.0.0.1:{port or self.port}"
+
+
+@contextmanager
+def redis_server() -> Iterator[Redis]:
+    """A real one, empty, which keeps nothing; raises ``FileNotFoundError`` if there is none on this machine."""
+    port = _free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            if not any(b"Ready to accept connections" in line for line in process.stdout):
+                raise SystemExit("redis-server does not start")
+            yield Redis(port, process.pid)
+        finally:
+            process.kill()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def workers_of(master: int) -> list[int]:
     """The processes of a service's workers, oldest first: one, but for the moments of a reload."""
     return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait_for(port: int, began: float) -> None:
