@@ -5,7 +5,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, NotFound, RequestEntityTooLarge
@@ -44,12 +43,13 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
     if config.trusted_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.trusted_hops)  # type: ignore[method-assign]
-    pool = _pool(config, clock)
+    storage = _storage(config, clock)
+    pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, storage=storage, timeout=config.request_timeout)
     groq = _upstream(config, pool)
     _announce(config)
     guard_origins(app, config)
     app.after_request(harden)
-    app.extensions["promptlord"] = Service(config, pool, groq, limit_clients(app, config, groq.fetch))
+    app.extensions["promptlord"] = Service(config, pool, groq, limit_clients(storage, config.client_limits, groq.fetch))
     app.register_blueprint(enhance.routes)
     app.register_blueprint(status.routes)
     app.cli.add_command(check_keys.command(config))
@@ -62,18 +62,11 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     return app
 
 
-def _pool(config: Config, clock: Callable[[], float] | None) -> KeyPool:
-    """The pool, in memory or shared; what is shared is told in the time of the wall clock, which machines agree on."""
-
-    url, storage = config.redis_url, partial(RedisStorage, url=config.redis_url or "", **config.redis_options)
-    return KeyPool(
-        config.keys,
-        config.key_cooldown,
-        config.per_minute,
-        clock or (time.time if url else time.monotonic),
-        storage if url else MemoryStorage,
-        timeout=config.request_timeout,
-    )
+def _storage(config: Config, clock: Callable[[], float] | None) -> MemoryStorage | RedisStorage:
+    """Where the pool and the clients' counts are kept: here, or where processes and machines share them."""
+    if config.redis_url:
+        return RedisStorage(config.redis_url, **config.redis_options)
+    return MemoryStorage(clock or time.monotonic)
 
 
 def _upstream(config: Config, pool: KeyPool) -> Upstream:

@@ -6,11 +6,22 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from promptlord.errors import NoKeyReady
-from promptlord.pool import ledger, turns
+from promptlord.pool import ledger, promises, turns
 from promptlord.pool.books import Books, Rules
-from promptlord.pool.memory import MemoryStorage
+from promptlord.pool.memory import Decision, MemoryStorage
 from promptlord.pool.quota import FREE_PLAN, RPM, Cooling
-from promptlord.pool.state import NO_TRACE, Demand, Key, KeyView, News, Outcome, Reservation, Snapshot, State
+from promptlord.pool.state import (
+    NO_NEWS,
+    NO_TRACE,
+    Demand,
+    Key,
+    KeyView,
+    News,
+    Outcome,
+    Promise,
+    Reservation,
+    Snapshot,
+)
 from promptlord.pool.turns import Tried
 
 T = TypeVar("T")
@@ -19,8 +30,14 @@ T = TypeVar("T")
 class Storage(Protocol):
     """Where the state is kept: in this process, or where many share it."""
 
-    def decide(self, decision: Callable[[State], T]) -> T:
-        """Return what ``decision`` makes of the state and changes in it, as if nobody else were there."""
+    def decide(self, decision: Decision[T], *, wait: bool = True) -> T:
+        """Return what ``decision`` makes of the state and changes in it, as if nobody else were there.
+
+        Without ``wait``, as far as is known here at once; it is made again where others turn out to have been faster.
+        """
+
+    def look(self, question: Decision[T]) -> T:
+        """Answer a question, which changes nothing, from what is known here."""
 
 
 class KeyPool:
@@ -32,15 +49,14 @@ class KeyPool:
         cooldown: float = 60.0,
         per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
-        storage: Callable[[State], Storage] = MemoryStorage,
+        storage: Storage | None = None,
         *,
         timeout: float = 60.0,
     ) -> None:
-        """See ``Rules`` for the numbers; ``clock`` counts seconds, ``storage`` makes what keeps the state."""
+        """See ``Rules`` for the numbers. ``clock`` counts seconds where no ``storage`` does, which has its own."""
         keys = tuple(Key(number, secret) for number, secret in enumerate(secrets, 1))
         self._rules = Rules(keys, cooldown, per_minute, timeout)
-        self._clock = clock
-        self._storage = storage(State(clock()))
+        self.storage = storage or MemoryStorage(clock)
 
     def __len__(self) -> int:
         return len(self._rules.keys)
@@ -73,34 +89,59 @@ class KeyPool:
 
     def due_in(self, reservation: Reservation) -> float:
         """Seconds until a booked reservation may be started, as known now; 0 if it may, or has been."""
-        return self._decide(lambda books: turns.due_in(books, reservation))
+        return self._look(lambda books: turns.due_in(books, reservation))
 
     def start(self, reservation: Reservation) -> bool:
         """Put a booked call in flight if it is due; return whether it is in flight now."""
-        return self._decide(lambda books: turns.start(books, reservation))
+        if reservation.booked:
+            now = self._decide(lambda books: turns.start(books, reservation))
+            reservation.number, reservation.booked, reservation.at = now.number, now.booked, now.at
+        return not reservation.booked
 
     def settle(self, reservation: Reservation, outcome: Outcome = NO_TRACE) -> News:
         """End a reservation, booked or in flight, with all that its answer told; once is enough.
 
         As it is by default, the call leaves no trace: it was refused, never sent, or given up.
         """
-        return self._decide(lambda books: ledger.settle(books, reservation, outcome))
+        if reservation.settled:
+            return NO_NEWS
+        reservation.settled = True
+        return self._decide(lambda books: ledger.settle(books, reservation, outcome), wait=False)
 
     def ready_in(self, demand: Demand) -> float:
         """Seconds until what is demanded would be served; 0 if it would now."""
-        return self._decide(lambda books: turns.ready_in(books, demand))
+        return self._look(lambda books: turns.ready_in(books, demand))
+
+    def turn_away(self, fingerprint: bytes, ready_in: float, apart: float = 0.0, *, roomier: bool = False) -> float:
+        """Remember a request that is told to come back; return in how many seconds. See ``promises``."""
+        name = fingerprint.hex()
+        return self.storage.decide(
+            lambda state, now: promises.turn_away(state, now, name, ready_in, apart, roomier=roomier), wait=False
+        )
+
+    def returns(self, fingerprint: Callable[[], bytes]) -> Promise | None:
+        """The promise given to this request if it comes back when it was told to; it is forgotten then.
+
+        The fingerprint is taken only where somebody is remembered: a body may have megabytes.
+        """
+        if not self.storage.look(lambda state, now: any(state.promises.values())):
+            return None
+        name = fingerprint().hex()
+        return self.storage.decide(lambda state, now: promises.returns(state, now, name), wait=False)
 
     def health(self, models: Sequence[str]) -> dict[str, Any]:
         """What ``GET /health`` shows; healthy while a lane of one of ``models`` is not cooling."""
-        return self._decide(lambda books: _health(books, models))
+        return self._look(lambda books: _health(books, models))
 
     def snapshot(self) -> Snapshot:
         """A copy of what may be shown: no key and no organization's id is in it."""
-        return self._decide(_snapshot)
+        return self._look(_snapshot)
 
-    def _decide(self, decision: Callable[[Books], T]) -> T:
-        # The clock is read once, inside the storage's lock, so that one instant decides.
-        return self._storage.decide(lambda state: decision(Books(self._rules, state, self._clock())))
+    def _decide(self, decision: Callable[[Books], T], *, wait: bool = True) -> T:
+        return self.storage.decide(lambda state, now: decision(Books(self._rules, state, now)), wait=wait)
+
+    def _look(self, question: Callable[[Books], T]) -> T:
+        return self.storage.look(lambda state, now: question(Books(self._rules, state, now)))
 
 
 def _health(books: Books, models: Sequence[str]) -> dict[str, Any]:

@@ -30,8 +30,6 @@ EXTENSIONS_AND_LOCALHOST = (
 
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets
 
-REDIS_TIMEOUT = 0.5  # seconds; then each process goes on alone
-
 
 def _split(text: str) -> tuple[str, ...]:
     words = (word.strip("'\"") for word in re.split(r"[,\s]+", text))
@@ -165,10 +163,8 @@ class Config:
 
     @property
     def redis_options(self) -> dict[str, Any]:
-        """How to connect to Redis. Without time-outs, one that falls silent would hold every request for ever."""
-        options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
-        # Heroku's Redis shows a certificate of its own.
-        return options | ({"ssl_cert_reqs": "none"} if (self.redis_url or "").startswith("rediss") else {})
+        """How to connect to Redis: Heroku's shows a certificate of its own."""
+        return {"ssl_cert_reqs": "none"} if (self.redis_url or "").startswith("rediss") else {}
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":

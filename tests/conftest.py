@@ -21,10 +21,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -36,14 +35,16 @@ from rig import workers_of
 from app import create_app
 from keypool import KeyPool
 from promptlord.config import Config
-from promptlord.pool.memory import MemoryStorage
+from promptlord.pool.memory import Decision, MemoryStorage
 from promptlord.pool.quota import Allowance
 from promptlord.pool.redis import RedisStorage
 from promptlord.pool.state import Demand, Outcome, Reservation, Scope
 
 del os.environ["LOG_LEVEL"]
 logging.getLogger("promptlord").setLevel(logging.NOTSET)
+T = TypeVar("T")
 Pools = Callable[..., KeyPool]
+Shared = Callable[..., RedisStorage]
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
@@ -53,6 +54,7 @@ LIVE = {
     "upstream",
     "chromium",
     "redis_url",
+    "shared",
     "redis_server",
     "program",
     "subprocess",
@@ -90,6 +92,21 @@ class Clock:
     def advance(self, seconds: float) -> None:
         self.now += seconds
 
+    def follow(self, told: float, sent: float, heard: float) -> float:
+        """Let Redis' time be this clock's."""
+        return 0.0
+
+
+class InStep(RedisStorage):
+    """Waits until the others can know what it decides, and hears of them before it looks: there is no other time."""
+
+    def decide(self, decision: Decision[T], *, wait: bool = True) -> T:
+        return super().decide(decision)
+
+    def look(self, question: Decision[T]) -> T:
+        super().decide(lambda state, now: None)
+        return super().look(question)
+
 
 def take(
     pool: KeyPool, tokens: int = 0, models: Sequence[str] = ("m",), *, bulk: bool = False, **how: Any
@@ -119,6 +136,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+def ends() -> Iterator[ExitStack]:
+    """What a test has begun, and has to end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 def sim() -> Iterator[GroqSim]:
     """A Groq with three keys of three organizations."""
     with GroqSim(KEYS) as sim:
@@ -126,12 +150,15 @@ def sim() -> Iterator[GroqSim]:
 
 
 @pytest.fixture
-def serve(sim: GroqSim, clock: Clock) -> Callable[..., FlaskClient]:
+def serve(sim: GroqSim, clock: Clock, ends: ExitStack) -> Callable[..., FlaskClient]:
     """Start the service in this process, on the simulated Groq and the test's clock; settings by ``Config``'s names."""
 
     def start(**settings: Any) -> FlaskClient:
         ours: dict[str, Any] = {"keys": tuple(KEYS), "base_url": sim.url, "client_limits": "", "max_wait": 0.0}
-        return create_app(Config(**ours | settings), clock).test_client()
+        app = create_app(Config(**ours | settings), clock)
+        if isinstance(storage := app.extensions["promptlord"].pool.storage, RedisStorage):
+            ends.enter_context(closing(storage))
+        return app.test_client()
 
     return start
 
@@ -172,18 +199,24 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def shared(redis_url: str, clock: Clock, ends: ExitStack) -> Shared:
+    """Make the storage of one process more that shares an empty Redis, or what listens on ``url`` for it."""
+    redis.Redis.from_url(redis_url).flushall()
+
+    def make(kind: type[RedisStorage] = RedisStorage, url: str = redis_url) -> RedisStorage:
+        return ends.enter_context(closing(kind(url, clock)))
+
+    return make
+
+
 @pytest.fixture(params=["alone", pytest.param("shared", marks=pytest.mark.live)])
 def pool_of(request: pytest.FixtureRequest) -> Pools:
     """Make a pool of so many keys, on this clock; once in memory and once in Redis, for both keep the same promises."""
-    storage: Callable[..., MemoryStorage | RedisStorage] = MemoryStorage
-    if request.param == "shared":
-        url = request.getfixturevalue("redis_url")
-        redis.Redis.from_url(url).flushall()
-        storage = partial(RedisStorage, url=url)
 
     def make(count: int, clock: Clock, per_minute: int | None = 0, cooldown: float = 60.0) -> KeyPool:
-        secrets = [f"gsk_{number}" for number in range(1, count + 1)]
-        return KeyPool(secrets, cooldown, per_minute, clock, storage)
+        storage = MemoryStorage(clock) if request.param == "alone" else request.getfixturevalue("shared")()
+        return KeyPool([f"gsk_{number}" for number in range(1, count + 1)], cooldown, per_minute, storage=storage)
 
     return make
 

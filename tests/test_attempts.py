@@ -45,7 +45,7 @@ class Service:
         limits: dict[str, Any] = {"max_attempts": 3, "timeout": 1000.0, "max_wait": 0.0} | settings
         self.sim = sim
         self.pool = KeyPool(list(sim.keys)[:keys], 60, per_minute, clock)
-        admission = Admission(in_flight, clock)
+        admission = Admission(in_flight)
         self.upstream = Upstream(
             self.pool, Transport(sim.url, 10), admission, clock=clock, sleep=clock.advance, **limits
         )
@@ -533,7 +533,7 @@ def test_one_whose_slot_moves_out_of_reach_is_told(sim: GroqSim, clock: Clock) -
 
     def spoil(seconds: float) -> None:
         clock.advance(seconds)
-        (lane,) = service.pool._storage.decide(lambda state: state.lanes.values())
+        (lane,) = service.pool.storage.look(lambda state, now: state.lanes.values())
         lane.cool(clock.now + 600, "")
 
     service.upstream._sleep = spoil

@@ -33,7 +33,7 @@ def upstream(
     """A pool and its upstream on the test's clock, on which waiting takes no time."""
     limits: dict[str, Any] = {"max_attempts": 3, "timeout": 25.0, "max_wait": 10.0} | settings
     pool = KeyPool(ORDER[:keys], clock=clock)
-    admission = admission or Admission(60, clock)
+    admission = admission or Admission(60)
     return Upstream(pool, Transport(sim.url, 10), admission, clock=clock, sleep=clock.advance, **limits), pool
 
 
@@ -163,7 +163,7 @@ def test_a_slot_that_is_due_just_then_needs_no_place_to_wait_in(sim: GroqSim) ->
             return self.now
 
     clock = Ticking()
-    admission = Admission(1, clock)
+    admission = Admission(1)
     groq, pool = upstream(sim, clock, keys=1, admission=admission)
     cooling = take(pool, models=MODELS[:1])
     pool.settle(cooling, limited(0.035))

@@ -285,19 +285,18 @@ def test_health_is_unconfigured_without_keys(pool_of: Pools, clock: Clock) -> No
 
 def test_questions_change_nothing(clock: Clock) -> None:
     pool = KeyPool(["gsk_1", "gsk_2"], per_minute=1, clock=clock)
-    fresh = pool._storage.decide(repr)
+    fresh = pool.storage.look(lambda state, now: repr(state))
     pool.ready_in(Demand(MODEL)), pool.health(MODEL), pool.snapshot()
-    assert pool._storage.decide(repr) == fresh
+    assert pool.storage.look(lambda state, now: repr(state)) == fresh
     pool.settle(take(pool), limited(5))
     take(pool)
     booked = take(pool, max_wait=100)
-    storage = pool._storage
-    before = storage.decide(repr)
+    before = pool.storage.look(lambda state, now: repr(state))
 
     clock.advance(100)
     pool.due_in(booked), pool.ready_in(Demand(["m", "new"], 9)), pool.health(["m", "new"]), pool.snapshot()
 
-    assert storage.decide(repr) == before
+    assert pool.storage.look(lambda state, now: repr(state)) == before
 
 
 def test_no_secret_shows(pool_of: Pools, clock: Clock) -> None:

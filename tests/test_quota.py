@@ -2,23 +2,26 @@
 
 import random
 import threading
-from functools import partial
+from contextlib import ExitStack
+from typing import TypeVar
 
 import pytest
 import redis
-from conftest import Clock, Pools, failed, limited, served, take
+from conftest import Clock, InStep, Pools, failed, limited, served, take
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from keypool import KeyPool
 from promptlord.errors import NoKeyReady
+from promptlord.pool import parts
 from promptlord.pool.books import MANY
+from promptlord.pool.memory import Decision, MemoryStorage
 from promptlord.pool.quota import LAG, RPD, RPM, TPD, TPM, Allowance, Bucket, Lane
-from promptlord.pool.redis import RedisStorage
 from promptlord.pool.state import Demand, Outcome, Reservation, State
 
 MODEL = ["m"]
+T = TypeVar("T")
 FREE = {TPM: Allowance(8000, 0), RPD: Allowance(1000, 0)}
 PAID = {TPM: Allowance(250_000, 0), RPD: Allowance(500_000, 0)}
 
@@ -39,7 +42,7 @@ def started(pool: KeyPool, reservations: list[Reservation]) -> list[Reservation]
 
 
 def state_of(pool: KeyPool) -> State:
-    return pool._storage.decide(lambda state: state)
+    return pool.storage.look(lambda state, now: state)
 
 
 def lane_of(pool: KeyPool) -> Lane:
@@ -575,6 +578,20 @@ def test_organizations_have_names_beyond_the_alphabet(clock: Clock) -> None:
 # No schedule breaks the rules
 
 
+class Watched(MemoryStorage):
+    """Sees that whatever a decision changes it says: what is not said would never reach another process."""
+
+    def decide(self, decision: Decision[T], *, wait: bool = True) -> T:
+        def watched(state: State, now: float) -> T:
+            before = {part: parts.encode(state, part) for part in state.parts()}
+            result = decision(state, now)
+            changed = {part for part in before.keys() | state.parts() if parts.encode(state, part) != before.get(part)}
+            assert changed <= state.changed
+            return result
+
+        return super().decide(watched, wait=wait)
+
+
 class Schedule(RuleBasedStateMachine):
     """Reservations, answers, refusals, losses and time in any order, held against what Groq would count."""
 
@@ -584,7 +601,7 @@ class Schedule(RuleBasedStateMachine):
     refused_rightly = True
 
     def pools(self, secrets: list[str]) -> list[KeyPool]:
-        return [KeyPool(secrets, 60, 5, self.clock, timeout=self.TIMEOUT)]
+        return [KeyPool(secrets, 60, 5, storage=Watched(self.clock), timeout=self.TIMEOUT)]
 
     @initialize(keys=st.integers(1, 3))
     def begin(self, keys: int) -> None:
@@ -713,6 +730,12 @@ class Schedule(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "all"):
             return
+        with ExitStack() as ends:
+            for pool in self.all:
+                ends.callback(getattr(pool.storage, "close", list))
+            self.end()
+
+    def end(self) -> None:
         self.undisturbed = False
         for reservation, _ in self.flying:
             self.pool.settle(reservation)
@@ -732,10 +755,8 @@ class SharedSchedule(Schedule):
 
     def pools(self, secrets: list[str]) -> list[KeyPool]:
         redis.Redis.from_url(self.url).flushall()
-        storage = partial(RedisStorage, url=self.url)
-        return [
-            KeyPool(secrets, per_minute=5, clock=self.clock, storage=storage, timeout=self.TIMEOUT) for _ in range(2)
-        ]
+        shared = [InStep(self.url, self.clock) for _ in range(2)]
+        return [KeyPool(secrets, per_minute=5, storage=storage, timeout=self.TIMEOUT) for storage in shared]
 
 
 TestSchedule = pytest.mark.live(Schedule.TestCase)

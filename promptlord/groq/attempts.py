@@ -14,7 +14,7 @@ from promptlord.groq.deadline import Client, Deadline
 from promptlord.groq.failure import failure
 from promptlord.groq.policy import Fault, Verdict
 from promptlord.groq.transport import Answer, Transport
-from promptlord.pool.state import NO_TRACE, Demand, Key, News, Outcome, Reservation
+from promptlord.pool.state import NO_TRACE, Demand, Key, News, Outcome, Promise, Reservation
 
 log = logging.getLogger("promptlord")
 
@@ -51,6 +51,10 @@ class Pool(Protocol):
     def settle(self, reservation: Reservation, outcome: Outcome = NO_TRACE) -> News: ...
 
     def ready_in(self, demand: Demand) -> float: ...
+
+    def turn_away(self, fingerprint: bytes, ready_in: float, apart: float = 0.0, *, roomier: bool = False) -> float: ...
+
+    def returns(self, fingerprint: Callable[[], bytes]) -> Promise | None: ...
 
 
 class Call(Protocol[T_co]):
@@ -104,11 +108,13 @@ class Run(Generic[T]):
     """One request on its way through its attempts. Instants are the clock's."""
 
     call: Call[T]
+    began: float
     deadline: float  # for the whole of it
     wait_until: float  # for slots
     put_off_until: float  # for those of bulk requests, where presses come between
     client: Client | None = None
     last: Key | None = None
+    promised: bool = False  # it was told to come back, and does
     roomier: bool = False  # its answer was cut off, so that it needs more room
     failed: set[tuple[Key, str]] = field(default_factory=set)  # is not asked again
     suspects: list[Reservation] = field(default_factory=list)  # met what looks like Groq's own trouble
@@ -164,13 +170,10 @@ class Upstream:
             raise errors.NotConfigured("No Groq API key is configured")
         with self._admission.enter(bulk=call.demand.bulk) as inside:
             now = self._clock()
-            # Who comes back when told to may wait longer: others have come meanwhile, and Retry-After is a promise.
-            promise = self._admission.returns(call.fingerprint)
-            max_wait = self._longest_wait if promise else self._max_wait
+            max_wait = self._max_wait
             put_off = self._longest_wait if call.demand.bulk else max_wait
-            run = Run(call, now + self._timeout, now + max_wait, now + put_off, client)
-            if promise and promise.roomier:  # it was cut off, and would be again
-                run.call = run.enlarge() or call
+            run = Run(call, now, now + self._timeout, now + max_wait, now + put_off, client)
+            self._keep_promise(run)
             result = self._attempts(run)
             if isinstance(result, Answer):  # which is in flight until it is closed
                 result.on_close(inside.pop_all().close)
@@ -196,20 +199,36 @@ class Upstream:
         """What to tell a client, who is known again if that is to come back."""
         told = failure(verdicts, ready_in)
         if isinstance(told, errors.Exhausted) and (fingerprint := run.call.fingerprint()):
-            told.ready_in = self._admission.turn_away(fingerprint, ready_in, apart, roomier=run.roomier)
+            told.ready_in = self._pool.turn_away(fingerprint, ready_in, apart, roomier=run.roomier)
         return told
+
+    def _keep_promise(self, run: Run[T]) -> bool:
+        """Let one that comes back when told to wait longer, for others have come meanwhile; false if it is none."""
+        promise = self._pool.returns(run.call.fingerprint)
+        if promise:
+            run.promised, run.wait_until = True, run.began + self._longest_wait
+            run.put_off_until = run.wait_until
+            if promise.roomier:  # it was cut off, and would be again
+                run.call = run.enlarge() or run.call
+        return promise is not None
 
     def _reserve(self, run: Run[T]) -> Reservation:
         """Take a turn, and wait until its call may be made. Raises ``NoKeyReady`` or ``ClientDisconnected``."""
         while True:
             now = self._clock()
-            reservation = self._pool.reserve(
-                run.call.demand,
-                after=run.last,
-                tried=run.failed,
-                max_wait=max(0.0, run.wait_until - now),
-                put_off=max(0.0, run.put_off_until - now),
-            )
+            try:
+                reservation = self._pool.reserve(
+                    run.call.demand,
+                    after=run.last,
+                    tried=run.failed,
+                    max_wait=max(0.0, run.wait_until - now),
+                    put_off=max(0.0, run.put_off_until - now),
+                )
+            except errors.NoKeyReady:
+                # It may have been another process that promised, of which this one has only heard by now.
+                if run.promised or not self._keep_promise(run):
+                    raise
+                continue
             run.last = reservation.key
             if not reservation.booked or self._wait(run, reservation):
                 return reservation
@@ -217,7 +236,7 @@ class Upstream:
     def _wait(self, run: Run[T], reservation: Reservation) -> bool:
         """Wait for a booked slot; false if it has moved out of reach, and the reservation is given back."""
         try:
-            if self._pool.start(reservation):
+            if not self._pool.due_in(reservation) and self._pool.start(reservation):
                 return True
             with self._admission.wait(self._pool.due_in(reservation), bulk=reservation.bulk):
                 while not self._pool.start(reservation):
@@ -261,6 +280,8 @@ class Upstream:
         call, left = run.call, run.deadline - self._clock()
         if left <= 0:
             raise errors.DeadlineExceeded(_TIME_IS_UP)
+        if run.client and run.client.disconnected():  # while a turn was waited for
+            raise errors.ClientDisconnected(_HUNG_UP)
         headers = {**call.headers, "Authorization": f"Bearer {reservation.key.secret}"}
         deadline = Deadline(time.monotonic() + left, self._timeout, run.client)
         return self._transport.send(call.method, call.path, headers, call.body(reservation.model), deadline)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from promptlord.pool.quota import FREE_PLAN, PERIODS, RPM, TPM, Bucket, Lane
-from promptlord.pool.state import Key, KeyRecord, Reservation, State
+from promptlord.pool.state import HEAD, Key, KeyRecord, State
 
 MANY = 1000  # lanes, beyond which idle ones are forgotten: clients choose the models' names
 
@@ -47,24 +47,46 @@ class Books:
         """The lane of the key's organization for the model, to be looked at only."""
         return self.state.lanes.get((self.see(key).owner, model)) or Lane(buckets=self.rules.buckets())
 
+    def head(self) -> State:
+        """What is no key's and no lane's, to be changed."""
+        self.state.changed.add(HEAD)
+        return self.state
+
     def record(self, key: Key) -> KeyRecord:
         """What is known of a key, to be changed."""
+        self.state.changed.add(("key", key.id))
         return self.state.keys.get(key.id) or self.state.keys.setdefault(key.id, KeyRecord(owner=key.id))
 
     def lane(self, key: Key, model: str) -> Lane:
         """The lane of the key's organization for the model, to be changed."""
-        name, lanes = (self.record(key).owner, model), self.state.lanes
+        return self.lane_of(self.see(key).owner, model)
+
+    def lane_of(self, owner: str, model: str) -> Lane:
+        """The same by its owner."""
+        name, lanes = (owner, model), self.state.lanes
+        self.state.changed.add(("lane", *name))
         if lane := lanes.get(name):
             return lane
         if len(lanes) >= max(MANY, 4 * len(self.rules.keys)):
             for idle in [name for name, lane in lanes.items() if lane.busy_until() <= self.now]:
-                del lanes[idle]
+                self.take_lane(*idle)
         return lanes.setdefault(name, Lane(buckets=self.rules.buckets()))
 
-    def give_number(self, reservation: Reservation) -> None:
-        """Give it the next number: what was begun later has a greater one."""
-        self.state.reservations += 1
-        reservation.number = self.state.reservations
+    def take_lane(self, owner: str, model: str) -> Lane:
+        """A lane that is forgotten under this name."""
+        self.state.changed.add(("lane", owner, model))
+        return self.state.lanes.pop((owner, model))
+
+    def put_lane(self, owner: str, model: str, lane: Lane) -> None:
+        """Remember it under another name."""
+        self.state.changed.add(("lane", owner, model))
+        self.state.lanes[owner, model] = lane
+
+    def next_number(self) -> int:
+        """Of a reservation: what was begun later has a greater one, whoever began it and whatever he knew."""
+        state = self.head()
+        state.number = max(state.number + 1, int(self.now * 1e6))
+        return state.number
 
     def owners(self) -> dict[str, list[Key]]:
         """The keys by organization; one whose organization is not known yet is an organization of its own."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from promptlord.pool.books import MANY, Books
 from promptlord.pool.quota import LAG, Cooling, Lane
-from promptlord.pool.state import NO_NEWS, Key, KeyRecord, News, Outcome, Reservation, Scope, Shared
+from promptlord.pool.state import NO_NEWS, Key, KeyRecord, News, Outcome, Reservation, Scope, Shared, digest, next_name
 
 LONGEST_COOLDOWN = 3600.0  # seconds; where doubling ends
 RETIREMENT = 600.0  # seconds for which a model that nobody serves is passed over
@@ -12,10 +12,6 @@ RETIREMENT = 600.0  # seconds for which a model that nobody serves is passed ove
 
 def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
     """End a reservation; see ``KeyPool.settle``."""
-    if reservation.settled:
-        return NO_NEWS
-    reservation.settled = True
-    books.state.reservations = max(books.state.reservations, reservation.number)  # or a Redis was emptied
     key, now = reservation.key, books.now
     lane = books.lane(key, reservation.model)
     lane.land(reservation.number)
@@ -45,7 +41,8 @@ def _credit(books: Books, reservation: Reservation, lane: Lane) -> None:
     record = books.record(reservation.key)
     record.fails = record.cooling.streak = lane.streak = 0
     lane.serves, lane.lacks = True, ""
-    books.state.retired.pop(reservation.model, None)
+    if reservation.model in books.state.retired:
+        del books.head().retired[reservation.model]
 
 
 def _blame(books: Books, served: Key, earlier: Sequence[Reservation]) -> list[tuple[Key, int]]:
@@ -85,32 +82,34 @@ def _nobody_serves(books: Books, model: str) -> bool:
 
 def _retire(books: Books, model: str) -> bool:
     """Pass the model over for a while; return whether it was already. No key is to blame, nor was one before."""
-    retired, now = books.state.retired, books.now
+    retired, now = books.head().retired, books.now
     known = retired.get(model, 0.0) > now
     if len(retired) >= MANY:
         del retired[min(retired, key=lambda name: retired[name])]
     retired[model] = now + RETIREMENT
-    for (_, name), lane in books.state.lanes.items():
+    for (owner, name), lane in books.state.lanes.items():
         if name == model and lane.lacks and lane.streak and not lane.limited:
+            lane = books.lane_of(owner, model)
             lane.until, lane.streak = 0.0, 0
-            record = books.state.keys[lane.lacks]
-            record.fails = max(0, record.fails - 1)
+            for key in books.rules.keys:
+                if key.id == lane.lacks:
+                    record = books.record(key)
+                    record.fails = max(0, record.fails - 1)
     return known
 
 
 def _join(books: Books, key: Key, organization: str) -> Shared | None:
     """Note whose ``key`` is; its lanes become the organization's. Return what is news: that several keys share it."""
-    state, record, own = books.state, books.record(key), key.id
-    if record.owner != own:
+    state, own, organization = books.state, key.id, digest(organization)
+    if books.see(key).owner != own:
         return None
-    record.owner = organization
+    books.record(key).owner = organization
     for owner, model in [name for name in state.lanes if name[0] == own]:
-        lane = state.lanes.pop((owner, model))
-        if known := state.lanes.get((organization, model)):
-            known.merge(lane, books.now)
+        lane = books.take_lane(owner, model)
+        if (organization, model) in state.lanes:
+            books.lane_of(organization, model).merge(lane, books.now)
         else:
-            state.lanes[organization, model] = lane
-    count = len(state.names)
-    name = state.names.setdefault(organization, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[count % 26] * (count // 26 + 1))
+            books.put_lane(organization, model, lane)
+    name = books.head().names.setdefault(organization, next_name(state.names))
     mates = books.owners()[organization]
     return Shared(name, mates) if len(mates) > 1 else None

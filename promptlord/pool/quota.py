@@ -264,6 +264,16 @@ class Lane(Cooling):
         self.queue = sorted(self.queue + other.queue, key=lambda booking: (booking.bulk, booking.number))
         self.serves, self.lacks = self.serves or other.serves, self.lacks or other.lacks
 
+    def shift(self, seconds: float) -> None:
+        """Tell all instants by a clock that is so many seconds ahead of the one before."""
+        self.until += seconds
+        for bucket in self.buckets.values():
+            bucket.full_at += seconds
+        for flight in self.flights:
+            flight.at, flight.expires = flight.at + seconds, flight.expires + seconds
+        for booking in self.queue:
+            booking.latest, booking.expires = booking.latest + seconds, booking.expires + seconds
+
     def busy_until(self) -> float:
         """When there will be nothing left to remember of it but what it serves."""
         if self.flights or self.queue:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from promptlord.pool.quota import NO_ROOM, Allowance, Cooling, Lane, Room
 
@@ -13,16 +14,21 @@ AHEAD = 15.0  # seconds of presses, at the rate of late, that bulk requests leav
 FADED = 0.1  # presses; when no more are remembered, no room is left for any
 
 
+def digest(secret: str) -> str:
+    """What stands for a key or an organization in a state that machines share."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Key:
     """One Groq API key. Its ``label`` is all that is ever shown."""
 
     number: int
     secret: str = field(repr=False, compare=False)
-    id: str = field(init=False, repr=False, compare=False)  # in a state that machines share
+    id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "id", hashlib.sha256(self.secret.encode()).hexdigest()[:16])
+        object.__setattr__(self, "id", digest(self.secret))
 
     def __hash__(self) -> int:
         return self.number
@@ -156,18 +162,63 @@ class Presses:
         return Room(requests, requests * self.tokens / self.count)
 
 
+class Promise(NamedTuple):
+    """When one who was turned away may come back. ``roomier``: its answer was cut off, for it needs more room."""
+
+    at: float
+    roomier: bool
+
+
+def next_name(names: Mapping[str, str]) -> str:
+    """The first name that no organization has: ``A`` … ``Z``, ``AA``, ``BB`` …"""
+    count = len(names)
+    while (name := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[count % 26] * (count // 26 + 1)) in names.values():
+        count += 1
+    return name
+
+
+Part = tuple[str, ...]  # of a state: what it is, and whose
+
+HEAD: Part = ("head",)
+
+
 @dataclass
 class State:
-    """All that a pool remembers: plain data, so that it can be shared. Instants are the clock's."""
+    """All that a pool remembers: plain data, in parts, so that it can be shared. Instants are the clock's.
 
+    ``changed``: the parts that decisions have changed; whoever keeps the state empties it.
+    """
+
+    # The head
     started_at: float
     turn: int = 0  # place of the key whose turn it is
-    reservations: int = 0  # made so far; each has its number
+    number: int = 0  # of the last reservation
     names: dict[str, str] = field(default_factory=dict)  # of organizations, where their ids must not be shown
-    keys: dict[str, KeyRecord] = field(default_factory=dict)  # by id
-    lanes: dict[tuple[str, str], Lane] = field(default_factory=dict)  # by owner and model
     retired: dict[str, float] = field(default_factory=dict)  # models that are passed over, and until when
     presses: Presses = field(default_factory=Presses)
+    promised: float = 0.0  # the last slot that was promised to one who was turned away
+    # Parts of their own
+    keys: dict[str, KeyRecord] = field(default_factory=dict)  # by id
+    lanes: dict[tuple[str, str], Lane] = field(default_factory=dict)  # by owner and model
+    promises: dict[str, dict[str, Promise]] = field(default_factory=dict)  # by the first letters of the fingerprint
+    changed: set[Part] = field(default_factory=set, repr=False, compare=False)
+
+    def parts(self) -> set[Part]:
+        keys, lanes = {("key", name) for name in self.keys}, {("lane", *name) for name in self.lanes}
+        return {HEAD} | keys | lanes | {("promises", shelf) for shelf in self.promises}
+
+    def shift(self, seconds: float) -> None:
+        """Tell all instants by a clock that is so many seconds ahead of the one before."""
+        self.started_at += seconds
+        self.promised += seconds
+        self.presses.at += seconds
+        self.retired = {model: until + seconds for model, until in self.retired.items()}
+        for record in self.keys.values():
+            record.cooling.until += seconds
+        for lane in self.lanes.values():
+            lane.shift(seconds)
+        for shelf in self.promises.values():
+            shelf.update({name: Promise(at + seconds, roomier) for name, (at, roomier) in shelf.items()})
 
 
 # What may be shown

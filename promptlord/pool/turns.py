@@ -1,6 +1,7 @@
 """Whose turn it is: which key and model a request gets, at once or booked for a slot. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from promptlord.errors import NoKeyReady
 from promptlord.pool.books import Books
@@ -19,7 +20,7 @@ def reserve(
     """Put a call in flight, or book it for the earliest slot; see ``KeyPool.reserve``."""
     state, now = books.state, books.now
     if after is None and not demand.bulk:
-        state.presses.add(demand, now)
+        books.head().presses.add(demand, now)
     rooms = _rooms(books, demand)
     first = state.turn if after is None else after.number
     ready_at, candidate = now, _ready(books, demand, _candidates(books, demand.models, first, tried), rooms)
@@ -31,13 +32,9 @@ def reserve(
         return NoKeyReady(ready_at - now, _apart(books, demand))
     key, model = candidate
     if after is None:
-        state.turn = key.number
+        books.head().turn = key.number
     reservation = Reservation(key, model, demand.tokens, demand.bulk, latest)
-    if ready_at <= now:
-        _put_in_flight(books, reservation)
-    else:
-        _book(books, reservation)
-    return reservation
+    return _put_in_flight(books, reservation) if ready_at <= now else _book(books, reservation)
 
 
 def ready_in(books: Books, demand: Demand) -> float:
@@ -61,16 +58,15 @@ def due_in(books: Books, reservation: Reservation) -> float:
     return max(0.0, max(due_at, books.see(reservation.key).cooling.until) - books.now)
 
 
-def start(books: Books, reservation: Reservation) -> bool:
-    """Put a booked call in flight if it is due; return whether it is in flight."""
-    if reservation.booked:
-        lane = books.lane(reservation.key, reservation.model)
-        if not due_in(books, reservation):
-            lane.land(reservation.number)
-            _put_in_flight(books, reservation)
-        elif all(booking.number != reservation.number for booking in lane.queue):
-            _book(books, reservation)  # once more, for it was forgotten
-    return not reservation.booked
+def start(books: Books, reservation: Reservation) -> Reservation:
+    """Put a booked call in flight if it is due; return the reservation as it is then."""
+    lane = books.see_lane(reservation.key, reservation.model)
+    if not due_in(books, reservation):
+        books.lane(reservation.key, reservation.model).land(reservation.number)
+        return _put_in_flight(books, reservation)
+    if all(booking.number != reservation.number for booking in lane.queue):
+        return _book(books, reservation)  # once more, for it was forgotten
+    return reservation
 
 
 def _candidates(books: Books, models: Sequence[str], start: int, tried: Tried) -> Iterator[Candidate]:
@@ -139,22 +135,18 @@ def _room(books: Books, model: str) -> Room:
     return presses.room(model, lanes, books.now)
 
 
-def _put_in_flight(books: Books, reservation: Reservation) -> None:
+def _put_in_flight(books: Books, reservation: Reservation) -> Reservation:
     """Begin a call. What others lost with their threads is swept up on the way."""
-    now, lane = books.now, books.lane(reservation.key, reservation.model)
-    books.give_number(reservation)
-    reservation.booked, reservation.at = False, now
+    now, lane, number = books.now, books.lane(reservation.key, reservation.model), books.next_number()
     if lane.flights or lane.queue:
         lane.sweep(now)
-    expires = now + books.rules.timeout + GRACE
-    lane.flights.append(Flight(reservation.number, reservation.tokens, now, expires))
+    lane.flights.append(Flight(number, reservation.tokens, now, now + books.rules.timeout + GRACE))
     books.record(reservation.key).requests += 1
+    return replace(reservation, number=number, booked=False, at=now)
 
 
-def _book(books: Books, reservation: Reservation) -> None:
-    lane, latest = books.lane(reservation.key, reservation.model), reservation.latest
+def _book(books: Books, reservation: Reservation) -> Reservation:
+    lane, latest, number = books.lane(reservation.key, reservation.model), reservation.latest, books.next_number()
     place = lane.place(books.now, reservation.tokens, reservation.bulk)
-    books.give_number(reservation)
-    reservation.booked = True
-    booking = Booking(reservation.number, reservation.tokens, reservation.bulk, latest, latest + GRACE)
-    lane.queue.insert(place, booking)
+    lane.queue.insert(place, Booking(number, reservation.tokens, reservation.bulk, latest, latest + GRACE))
+    return replace(reservation, number=number, booked=True)

@@ -2,20 +2,19 @@
 
 import hmac
 import re
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from flask import Flask, Response, request
 from flask_cors import CORS
-from flask_limiter import Limiter, RateLimitExceeded
 from limits import parse_many
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from promptlord.config import Config
 from promptlord.errors import TooOften
+from promptlord.pool.clients import Limit, Used
 
 OPEN_ENDPOINTS = {"static", "status.health", "status.ready", "status.as_json", "status.page", "status.favicon"}
 CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
@@ -29,6 +28,12 @@ SECURITY_HEADERS = {
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Counter(Protocol):
+    """Where the calls of clients are counted; the pool's storages do."""
+
+    def count(self, client: str, limits: Sequence[Limit]) -> list[Used]: ...
 
 
 def guard_origins(app: Flask, config: Config) -> None:
@@ -82,28 +87,18 @@ def harden(response: Response) -> Response:
     return response
 
 
-def limit_clients(app: Flask, config: Config, function: Callable[P, R]) -> Callable[P, R]:
+def limit_clients(counter: Counter, limits: str, function: Callable[P, R]) -> Callable[P, R]:
     """The same function, for each client as often as its limits allow. Raises ``TooOften``."""
-    if not config.client_limits:
+    parsed = [Limit(limit.amount, limit.get_expiry()) for limit in parse_many(limits)] if limits else []
+    parsed.sort(key=lambda limit: limit.seconds)
+    if not parsed:
         return function
-    limiter = Limiter(
-        _address,
-        app=app,
-        storage_uri=config.redis_url or "memory://",
-        storage_options=config.redis_options if config.redis_url else {},
-        in_memory_fallback_enabled=bool(config.redis_url),
-        key_prefix="promptlord",
-    )
-    counted = limiter.limit(config.client_limits)(function)
-    shortest = min(limit.get_expiry() for limit in parse_many(config.client_limits))
 
     def count(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return counted(*args, **kwargs)
-        except RateLimitExceeded as error:
-            wait = limiter.current_limit.window[0] - time.time() if limiter.current_limit else 1.0
-            wait += 0.5 if config.redis_url else 0.0  # Redis rounds to whole seconds, down too
-            raise TooOften(wait, used_up=error.limit.limit.get_expiry() > shortest) from error
+        used = counter.count(_address(), parsed)
+        if used[-1].calls > parsed[len(used) - 1].calls:
+            raise TooOften(used[-1].left, used_up=parsed[len(used) - 1].seconds > parsed[0].seconds)
+        return function(*args, **kwargs)
 
     return count
 

@@ -101,7 +101,7 @@ class Enhancement:
         return Demand(self.models, TEMPLATE + estimate(SYSTEM) + estimate(self.prompt) + self.reserve)
 
     def fingerprint(self) -> bytes:
-        return hashlib.blake2b(self.prompt.encode()).digest()
+        return hashlib.blake2b(self.prompt.encode(), digest_size=16).digest()
 
     def counted(self, answer: Readable) -> int:
         usage = _PROMPT_TOKENS.search(answer.read())

@@ -1,0 +1,87 @@
+"""What one process learnt alone, and what the others did meanwhile, made one: the worse news wins. Pure.
+
+``base`` is what both began from: with it, what one has ended is not begun again by the other's memory of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from promptlord.pool.quota import Booking, Bucket, Cooling, Flight, Lane
+from promptlord.pool.state import KeyRecord, Part, State, next_name
+
+Entry = TypeVar("Entry", Flight, Booking)
+
+
+def reunite(part: Part, base: Any, mine: Any, theirs: Any, now: float) -> Any:
+    """A part of a state, of which each may be ``None`` where there is none. ``theirs`` becomes what is returned."""
+    if mine is None or theirs is None:  # forgotten, or never known there
+        return mine
+    match part[0]:
+        case "head":
+            _heads(mine, theirs)
+        case "key":
+            _keys(part[1], base or KeyRecord(""), mine, theirs)
+        case "lane":
+            _lanes(base or Lane(), mine, theirs, now)
+        case _:
+            theirs.update({name: promise for name, promise in mine.items() if name not in theirs})
+    return theirs
+
+
+def _heads(mine: State, theirs: State) -> None:
+    theirs.number, theirs.promised = max(theirs.number, mine.number), max(theirs.promised, mine.promised)
+    theirs.started_at = min(theirs.started_at, mine.started_at)
+    for owner in mine.names:
+        theirs.names.setdefault(owner, next_name(theirs.names))
+    for model, until in mine.retired.items():
+        theirs.retired[model] = max(until, theirs.retired.get(model, 0.0))
+    theirs.presses = max(theirs.presses, mine.presses, key=lambda presses: presses.count)
+
+
+def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None:
+    _cool(mine.cooling, theirs.cooling)
+    if theirs.owner == own:
+        theirs.owner = mine.owner
+    theirs.fails = max(theirs.fails, mine.fails)
+    theirs.requests += max(0, mine.requests - base.requests)
+    theirs.failures += max(0, mine.failures - base.failures)
+
+
+def _lanes(base: Lane, mine: Lane, theirs: Lane, now: float) -> None:
+    _cool(mine, theirs)
+    for name in {*mine.buckets, *theirs.buckets}:
+        one, other = mine.buckets.get(name), theirs.buckets.get(name)
+        if one and other:
+            _buckets(base.buckets.get(name), one, other, now)
+        elif (known := one or other) and (known.presumed or name in base.buckets):
+            theirs.buckets.pop(name, None)  # the other one has learnt that there is no such limit
+        elif known:
+            theirs.buckets[name] = known
+    theirs.flights = sorted(_entries(base.flights, mine.flights, theirs.flights), key=lambda each: each.number)
+    theirs.queue = sorted(_entries(base.queue, mine.queue, theirs.queue), key=lambda each: (each.bulk, each.number))
+    theirs.serves, theirs.lacks = theirs.serves or mine.serves, theirs.lacks or mine.lacks
+
+
+def _buckets(base: Bucket | None, mine: Bucket, theirs: Bucket, now: float) -> None:
+    """Where Groq tells the level it has told both; where it is counted here, each has counted its own."""
+    if mine.presumed < theirs.presumed or (mine.presumed == theirs.presumed and mine.reconciled > theirs.reconciled):
+        theirs.limit, theirs.presumed = mine.limit, mine.presumed
+    counted = not (mine.reconciled or theirs.reconciled)
+    theirs.reconciled = max(theirs.reconciled, mine.reconciled)
+    if counted and base:
+        added = max(0.0, mine.full_at - max(base.full_at, now))
+        theirs.full_at = min(max(theirs.full_at, now) + added, now + theirs.period)
+    else:
+        theirs.full_at = max(theirs.full_at, mine.full_at)
+
+
+def _entries(base: Sequence[Entry], mine: Sequence[Entry], theirs: Sequence[Entry]) -> list[Entry]:
+    """All but those that one of them has ended since."""
+    before, here, there = ({each.number: each for each in entries} for entries in (base, mine, theirs))
+    ended = before.keys() - (here.keys() & there.keys())
+    return [each for number, each in (here | there).items() if number not in ended]
+
+
+def _cool(mine: Cooling, theirs: Cooling) -> None:
+    theirs.cool(mine.until, mine.reason, limited=mine.limited)
+    theirs.streak = max(theirs.streak, mine.streak)
