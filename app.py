@@ -85,6 +85,8 @@ def _announce(config: Config) -> None:
     log.setLevel(config.log_level)
     if config.repeated_keys:
         log.warning("⚠️  GROQ_API_KEYS repeats %d key(s): each counts once", config.repeated_keys)
+    if config.processes > config.workers:
+        log.info("WEB_CONCURRENCY=%d is passed over: without REDIS_URL the pool is in one process", config.processes)
     if config.keys:
         log.info("✅ Loaded %d Groq API key(s)", len(config.keys))
     else:

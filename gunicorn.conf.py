@@ -18,7 +18,7 @@ except ConfigError as error:
 
 wsgi_app = "app:app"
 bind = f"0.0.0.0:{settings.port}"
-workers = 1  # the pool is in memory, so there can be only one of it, whatever WEB_CONCURRENCY says
+workers = settings.workers
 worker_class = "promptlord.gunicorn_worker.Worker"
 # Each call to Groq holds one of THREADS while it waits; half as many again wait for clients that send or read slowly.
 threads = settings.threads * 3 // 2

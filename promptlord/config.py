@@ -155,11 +155,17 @@ class Config:
     access_tokens: tuple[str, ...] = _setting("ACCESS_TOKENS", _tokens, (), secret=True)
     trusted_hops: int = _setting("TRUSTED_HOPS", _number(int, 0, 10), 0)
     redis_url: str | None = _setting("REDIS_URL", _redis, None, secret=True)
+    processes: int = _setting("WEB_CONCURRENCY", _number(int, 1, 1000), 1)
     port: int = _setting("PORT", _number(int, 0, 65535), 3000)
     threads: int = _setting("THREADS", _number(int, 2, 1000), 256)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
     ca_bundle: str | None = None  # none: requests' own
     repeated_keys: int = 0
+
+    @property
+    def workers(self) -> int:
+        """Processes that may serve: one has the pool for itself, several must share it."""
+        return self.processes if self.redis_url else 1
 
     @property
     def redis_options(self) -> dict[str, Any]:

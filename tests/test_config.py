@@ -28,6 +28,7 @@ DEFAULTS = {
     "ACCESS_TOKENS": (),
     "TRUSTED_HOPS": 0,
     "REDIS_URL": None,
+    "WEB_CONCURRENCY": 1,
     "PORT": 3000,
     "THREADS": 256,
     "LOG_LEVEL": "INFO",
