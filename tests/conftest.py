@@ -30,6 +30,7 @@ import redis
 import requests
 from flask.testing import FlaskClient
 from groqsim import GroqSim
+from real_redis import RedisServer
 from rig import workers_of
 
 from app import create_app
@@ -56,6 +57,7 @@ LIVE = {
     "redis_url",
     "shared",
     "redis_server",
+    "store",
     "program",
     "subprocess",
     "load_in_process",
@@ -172,25 +174,29 @@ def free_port() -> str:
 
 
 @contextmanager
-def redis_server() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A real one on a free port: its address, and how to end it."""
+def some_redis() -> Iterator[RedisServer]:
     if not (program := shutil.which("redis-server")):
         assert "CI" not in os.environ, "CI must install redis-server"
         pytest.skip("there is no redis-server here")
-    port = free_port()
-    options = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as server:
+    server = RedisServer(program, free_port())
+    try:
+        yield server
+    finally:
+        server.end()
 
-        def end() -> None:
-            server.kill()
-            server.wait()
 
-        try:
-            assert server.stdout
-            assert any("Ready to accept connections" in line for line in server.stdout), "redis-server does not start"
-            yield f"redis://127.0.0.1:{port}", end
-        finally:
-            server.kill()
+@contextmanager
+def redis_server() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A real one on a free port: its address, and how to end it."""
+    with some_redis() as server:
+        yield server.url, server.end
+
+
+@pytest.fixture
+def store() -> Iterator[RedisServer]:
+    """A Redis of the test's own."""
+    with some_redis() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -266,11 +272,21 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(timeout=35)
 
+    def signal(self, number: int) -> None:
+        """Signal the process and its workers."""
+        for pid in [self.process.pid, *self.workers()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.signal(signal.SIGSTOP)
+        yield
+        self.signal(signal.SIGCONT)
+
     def end(self) -> None:
         if self.process.poll() is None:
-            for pid in [self.process.pid, *self.workers()]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait()
 
 

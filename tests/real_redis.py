@@ -1,0 +1,152 @@
+"""A real Redis, what may become of it, and what may stand in it."""
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from queue import SimpleQueue
+from typing import Any
+
+from redis import Redis
+
+
+class RedisServer:
+    """A real one on a port of its own, and what may become of it."""
+
+    def __init__(self, program: str, port: str) -> None:
+        self.url, self._port = f"redis://127.0.0.1:{port}", int(port)
+        self._command = [program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        ready = any("Ready to accept connections" in line for line in self._process.stdout)
+        assert ready, "redis-server does not start"
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def client(self) -> Redis:
+        return Redis.from_url(self.url)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """In the end there is an empty one on the same port."""
+        self.end()
+        yield
+        self.start()
+
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        with self.client() as client:
+            client.flushall()
+        yield
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """A replica of a server that is not there."""
+        with self.client() as client:
+            client.replicaof("127.0.0.1", "1")
+            yield
+            client.replicaof("NO", "ONE")
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Without memory for anything more."""
+        with self.client() as client:
+            client.config_set("maxmemory", "1mb")
+            yield
+            client.config_set("maxmemory", "0")
+
+    @contextmanager
+    def away(self, seconds: float) -> Iterator[str]:
+        """Its address where a way there and back takes so many seconds."""
+        with ExitStack() as ends, socket.create_server(("127.0.0.1", 0)) as listener:
+            listening = threading.Thread(target=self._accept, args=(listener, ends, seconds / 2), daemon=True)
+            listening.start()
+            yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+            listener.shutdown(socket.SHUT_RDWR)
+            listening.join()
+
+    def _accept(self, listener: socket.socket, ends: ExitStack, seconds: float) -> None:
+        with suppress(OSError):
+            while True:
+                pair = listener.accept()[0], socket.create_connection(("127.0.0.1", self._port))
+                for source, target in (pair, pair[::-1]):
+                    ends.enter_context(source)
+                    under_way: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+                    for carry, end in ((_leave, source), (_arrive, target)):
+                        threading.Thread(target=carry, args=(end, under_way, seconds), daemon=True).start()
+
+
+def _leave(source: socket.socket, under_way: "SimpleQueue[tuple[float, bytes]]", seconds: float) -> None:
+    data = b"x"
+    while data:
+        data = b""
+        with suppress(OSError):
+            data = source.recv(65536)
+        under_way.put((time.monotonic() + seconds, data))
+
+
+def _arrive(target: socket.socket, under_way: "SimpleQueue[tuple[float, bytes]]", seconds: float) -> None:
+    at, data = under_way.get()
+    with suppress(OSError):
+        while data:
+            time.sleep(max(0.0, at - time.monotonic()))
+            target.sendall(data)
+            at, data = under_way.get()
+        target.shutdown(socket.SHUT_RDWR)
+
+
+def spoil(store: RedisServer, garbage: str | None) -> Iterator[bytes]:
+    """Put garbage in place of each key in turn, and of each of a hash's or sorted set's values. ``None``: a list."""
+    with store.client() as client:
+        for name in sorted(client.scan_iter("promptlord:*")):
+            kind = client.type(name)
+            if kind == b"hash" and garbage is not None:
+                for field in client.hkeys(name):
+                    client.hset(name, field, garbage)
+                yield name
+            if kind == b"zset" and garbage is not None:
+                scores: list[tuple[bytes, float]] = client.zrange(name, 0, -1, withscores=True)
+                client.delete(name)
+                client.zadd(name, {f"{garbage}{place}": score for place, (_, score) in enumerate(scores)})
+                yield name
+            client.delete(name)
+            if garbage is None:
+                client.rpush(name, "x")
+            else:
+                client.set(name, garbage)
+            yield name
+
+
+def half_right(text: bytes) -> Iterator[bytes]:
+    """The beginnings of a value; if it is JSON, the same with each of its parts, large or small, replaced in turn."""
+    yield from (text[: len(text) * part // 4] for part in (1, 2, 3))
+    with suppress(ValueError):
+        whole = json.loads(text)
+        for inner, place in [*parts(whole)]:
+            for wrong in (None, "x", -1):
+                was, inner[place] = inner[place], wrong
+                yield json.dumps(whole).encode()
+                inner[place] = was
+
+
+def parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    for place in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, place
+        yield from parts(value[place])
