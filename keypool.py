@@ -20,6 +20,7 @@ from promptlord.pool.state import (
     Outcome,
     Promise,
     Reservation,
+    Scope,
     Snapshot,
 )
 from promptlord.pool.turns import Tried
@@ -106,7 +107,8 @@ class KeyPool:
         if reservation.settled:
             return NO_NEWS
         reservation.settled = True
-        return self._decide(lambda books: ledger.settle(books, reservation, outcome), wait=False)
+        bad = outcome.cools is not Scope.NOTHING or outcome.retires or bool(outcome.blamed)  # others must know at once
+        return self._decide(lambda books: ledger.settle(books, reservation, outcome), wait=bad)
 
     def ready_in(self, demand: Demand) -> float:
         """Seconds until what is demanded would be served; 0 if it would now."""
@@ -116,7 +118,7 @@ class KeyPool:
         """Remember a request that is told to come back; return in how many seconds. See ``promises``."""
         name = fingerprint.hex()
         return self.storage.decide(
-            lambda state, now: promises.turn_away(state, now, name, ready_in, apart, roomier=roomier), wait=False
+            lambda state, now: promises.turn_away(state, now, name, ready_in, apart, roomier=roomier)
         )
 
     def returns(self, fingerprint: Callable[[], bytes]) -> Promise | None:

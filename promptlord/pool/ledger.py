@@ -38,8 +38,11 @@ def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
 
 def _credit(books: Books, reservation: Reservation, lane: Lane) -> None:
     """The key has proved itself: nothing counts against it any more, but a cooldown that runs goes on."""
-    record = books.record(reservation.key)
-    record.fails = record.cooling.streak = lane.streak = 0
+    lane.streak = 0
+    record = books.see(reservation.key)
+    if record.fails or record.cooling.streak:
+        record = books.record(reservation.key)
+        record.fails = record.cooling.streak = 0
     lane.serves, lane.lacks = True, ""
     if reservation.model in books.state.retired:
         del books.head().retired[reservation.model]

@@ -35,6 +35,7 @@ LONGEST = 0.3  # seconds of an operation, after which the process goes on alone
 RETRY = 1.0  # seconds after which one that is alone asks Redis again, while nobody waits for it
 LEASE, LONGEST_LEASE = 15, 200  # milliseconds for which one that was refused comes next; more where Redis is far away
 TRIES = 60  # to have a decision accepted
+LAZY = 0.02  # seconds after which what nobody waits for is taken to Redis, if nothing else was before
 STALE = 1.0  # seconds after which one that is only looked at asks Redis for news
 CALLS = "promptlord:calls"
 FORGOTTEN = 2 * 86400  # seconds; by then every bucket is full again
@@ -169,7 +170,7 @@ class RedisStorage:
         self._version, self._born = NEVER, 0
         self._name, self._lease = secrets.token_hex(4), LEASE
         self._alone = self._closed = False
-        self._ask_at = 0.0  # instants of the monotonic clock: when one that is alone asks again,
+        self._ask_at = 0.0  # instants of the monotonic clock: from when on what was decided is taken to Redis,
         self._heard_at = -STALE  # when Redis was last heard
         self._log = _Log()
 
@@ -205,9 +206,11 @@ class RedisStorage:
             wish.make(self._state, self._clock())
             if self._alone:
                 return wish.result
+            asked = time.monotonic()
             self._wishes.append(wish)
-            self._work.notify()
-        asked = time.monotonic()
+            if wait or len(self._wishes) == 1:
+                self._ask_at = asked if wait else asked + LAZY
+                self._work.notify()
         while wait and not wish.confirmed.wait(LONGEST):
             with self._lock:
                 # Later by far, it was this process that stood still, and Redis has better news.
@@ -236,12 +239,12 @@ class RedisStorage:
     def _wait(self) -> bool:
         """Wait for something to do; false where there will be no more."""
         with self._lock:
-            while not self._closed and not self._wishes:
-                pause = self._ask_at - time.monotonic() if self._alone else None
+            while not self._closed:
+                pause = self._ask_at - time.monotonic() if self._wishes or self._alone else None
                 if pause is not None and pause <= 0:
-                    break
+                    return True
                 self._work.wait(pause)
-            return not self._closed
+            return False
 
     def _agree(self) -> None:
         """Have accepted what was decided, deciding it again where others were faster."""
