@@ -2,15 +2,12 @@
 
 import json
 import signal
-import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from faraway import faraway
 from redis import Redis
 
 
@@ -75,41 +72,8 @@ class RedisServer:
     @contextmanager
     def away(self, seconds: float) -> Iterator[str]:
         """Its address where a way there and back takes so many seconds."""
-        with ExitStack() as ends, socket.create_server(("127.0.0.1", 0)) as listener:
-            listening = threading.Thread(target=self._accept, args=(listener, ends, seconds / 2), daemon=True)
-            listening.start()
-            yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
-            listener.shutdown(socket.SHUT_RDWR)
-            listening.join()
-
-    def _accept(self, listener: socket.socket, ends: ExitStack, seconds: float) -> None:
-        with suppress(OSError):
-            while True:
-                pair = listener.accept()[0], socket.create_connection(("127.0.0.1", self._port))
-                for source, target in (pair, pair[::-1]):
-                    ends.enter_context(source)
-                    under_way: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
-                    for carry, end in ((_leave, source), (_arrive, target)):
-                        threading.Thread(target=carry, args=(end, under_way, seconds), daemon=True).start()
-
-
-def _leave(source: socket.socket, under_way: "SimpleQueue[tuple[float, bytes]]", seconds: float) -> None:
-    data = b"x"
-    while data:
-        data = b""
-        with suppress(OSError):
-            data = source.recv(65536)
-        under_way.put((time.monotonic() + seconds, data))
-
-
-def _arrive(target: socket.socket, under_way: "SimpleQueue[tuple[float, bytes]]", seconds: float) -> None:
-    at, data = under_way.get()
-    with suppress(OSError):
-        while data:
-            time.sleep(max(0.0, at - time.monotonic()))
-            target.sendall(data)
-            at, data = under_way.get()
-        target.shutdown(socket.SHUT_RDWR)
+        with faraway(self._port, seconds) as way:
+            yield f"redis://127.0.0.1:{way.port}"
 
 
 def spoil(store: RedisServer, garbage: str | None) -> Iterator[bytes]:

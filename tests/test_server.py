@@ -16,6 +16,8 @@ import requests
 from conftest import BIN, KEYS, PROCFILE, ROOT, Server, both, environment, free_port, poll, seconds_of, starting
 from groqsim import GroqSim, Limits, Trouble
 
+from promptlord.pool.redis import NAME
+
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
 shared = pytest.mark.xdist_group("server")  # so that it is one
 
@@ -53,6 +55,27 @@ def test_there_is_one_worker_whatever_web_concurrency_says(start, sim):
 
     assert [call.key for call in sim.calls] == [*KEYS, *KEYS]
     assert len(server.workers()) == 1
+    assert server.output.count("WEB_CONCURRENCY=2 is passed over: without REDIS_URL the pool is in one process") == 1
+
+
+def test_as_many_workers_as_web_concurrency_says_share_a_pool(start, sim, store):
+    server = start(WEB_CONCURRENCY="3", REDIS_URL=store.url)
+
+    assert [server.enhance().status_code for _ in range(6)] == [200] * 6
+
+    assert [call.key for call in sim.calls] == [*KEYS, *KEYS]
+    assert len(server.workers()) == 3
+    assert "passed over" not in server.output
+
+
+def test_what_a_worker_has_decided_is_in_redis_when_it_has_ended(start, store):
+    server = start(REDIS_URL=store.url)
+    assert server.enhance().status_code == 200
+    assert server.stop() == 0
+
+    with store.client() as client:
+        (lane,) = (text for name, text in client.hgetall(NAME).items() if name.startswith(b"lane "))
+    assert lane.endswith(b",[],[]]"), "its call is still in flight"
 
 
 def test_renders_arguments_are_survived(start):
