@@ -94,7 +94,7 @@ class Clock:
     def advance(self, seconds: float) -> None:
         self.now += seconds
 
-    def follow(self, told: float, sent: float, heard: float) -> float:
+    def follow(self, told: float, asked: float, heard: float) -> float:
         """Let Redis' time be this clock's."""
         return 0.0
 

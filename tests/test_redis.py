@@ -16,7 +16,8 @@ from faraway import Faraway, faraway
 from keypool import KeyPool
 from promptlord.errors import NoKeyReady
 from promptlord.pool.quota import LAG, TPM, Allowance
-from promptlord.pool.redis import LONGEST, NAME, RedisStorage, RedisTime
+from promptlord.pool.redis import RedisStorage, RedisTime
+from promptlord.pool.script import LONGEST, NAME
 from promptlord.pool.state import Demand, Reservation
 
 MODEL = ["m"]
@@ -332,7 +333,7 @@ def test_fields_that_another_version_wrote_are_as_good_as_none(
     one = process()
     one.settle(take(one), limited(60))
     for name in store.hkeys(NAME):
-        if name not in (b"version", b"born", b"complete_since"):
+        if name not in (b"version", b"epoch", b"compacted"):
             store.hset(NAME, name, garbage)
     store.hset(NAME, "what", garbage)
     store.zadd(f"{NAME}:changed", {"what": 1, "lane x": 2})

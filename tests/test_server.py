@@ -16,7 +16,7 @@ import requests
 from conftest import BIN, KEYS, PROCFILE, ROOT, Server, both, environment, free_port, poll, seconds_of, starting
 from groqsim import GroqSim, Limits, Trouble
 
-from promptlord.pool.redis import NAME
+from promptlord.pool.script import NAME
 
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
 shared = pytest.mark.xdist_group("server")  # so that it is one

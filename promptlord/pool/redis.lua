@@ -2,12 +2,12 @@
 --
 -- KEYS: the parts by name, with what is known of them all; their names by the version in which each last changed;
 --       then clients who call, each the beginning of a key for each limit.
--- ARGV: the caller's name, the milliseconds for which it may come next, the seconds after which all is forgotten; the
+-- ARGV: the caller's name, the microseconds of the lease that it gets if it is refused, the seconds after which all is forgotten; the
 --       version that it knows, the number of parts that it writes, of each its name and its text, empty where it is no
 --       more; then each client's limits as JSON, [calls, seconds].
 --
 -- The parts are written if nobody has written any since that version. Answers:
--- whether they were; whether the caller comes next; the version; the first one;
+-- whether they were; whether the caller has a lease; the version; the epoch, which is the first one;
 -- whether something was there that this script has not written; the instant, in seconds and microseconds;
 -- whether all is told or what has changed since, and that, as names and texts;
 -- of each client what it has used of its limits, [calls, milliseconds left].
@@ -25,44 +25,44 @@ local function noted(field)  -- whoever has written something else there has mad
 end
 
 local discarded = 0
-local version, born, complete_since = noted('version'), noted('born'), noted('complete_since')
-if not (version and born and complete_since) or redis.call('TYPE', changed).ok ~= 'zset' then
+local version, epoch, compacted = noted('version'), noted('epoch'), noted('compacted')
+if not (version and epoch and compacted) or redis.call('TYPE', changed).ok ~= 'zset' then
   discarded = redis.call('DEL', parts, changed) > 0 and 1 or 0
-  version, born, complete_since = 0, 0, 0
+  version, epoch, compacted = 0, 0, 0
 end
 
--- Who was refused comes next, for a moment; else the busiest would always be the fastest.
+-- Who was refused comes next: while its lease lasts nobody else writes. Else the busiest would always be the fastest.
 local instant = time[1] * 1000000 + time[2]
-local next = redis.call('HGET', parts, 'next')
-if (noted('next_until') or 0) < instant then next = false end
-local accepted = version == known and (writes == 0 or not next or next == caller)
+local holder = redis.call('HGET', parts, 'lease_holder')
+if (noted('lease_until') or 0) < instant then holder = false end
+local accepted = version == known and (writes == 0 or not holder or holder == caller)
 local told, complete = {}, 0
 if accepted and writes > 0 then
   -- The instant, so that no version that anybody has known comes again in a Redis that was emptied.
   version = math.max(version + 1, instant)
-  if born == 0 then born, complete_since = version, version end
+  if epoch == 0 then epoch, compacted = version, version end
   for place = 6, 2 * writes + 4, 2 do
     local name, text = ARGV[place], ARGV[place + 1]
     if text == '' then
       redis.call('HDEL', parts, name)
       redis.call('ZREM', changed, name)
-      complete_since = version
+      compacted = version
     else
       redis.call('HSET', parts, name, text)
       redis.call('ZADD', changed, digits(version), name)
     end
   end
-  redis.call('HSET', parts, 'version', digits(version), 'born', digits(born), 'complete_since', digits(complete_since))
-  redis.call('HDEL', parts, 'next')
+  redis.call('HSET', parts, 'version', digits(version), 'epoch', digits(epoch), 'compacted', digits(compacted))
+  redis.call('HDEL', parts, 'lease_holder')
   redis.call('EXPIRE', parts, lasting)
   redis.call('EXPIRE', changed, lasting)
 elseif not accepted and version > 0 then
-  if writes > 0 and not next then
-    next = caller
-    redis.call('HSET', parts, 'next', caller, 'next_until', digits(instant + 1000 * lease))
+  if writes > 0 and not holder then
+    holder = caller
+    redis.call('HSET', parts, 'lease_holder', caller, 'lease_until', digits(instant + lease))
   end
   local names = redis.call('ZRANGEBYSCORE', changed, '(' .. digits(known), '+inf')
-  if known < complete_since or #names > 1000 then
+  if known < compacted or #names > 1000 then
     complete, names = 1, redis.call('ZRANGE', changed, 0, -1)
   end
   for place, name in ipairs(names) do
@@ -88,7 +88,7 @@ for place = 3, #KEYS do
 end
 
 return {
-  accepted and 1 or 0, next == caller and 1 or 0, version, born,
+  accepted and 1 or 0, holder == caller and 1 or 0, version, epoch,
   discarded, time[1], time[2],
   complete, told,
   counts,

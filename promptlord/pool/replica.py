@@ -1,0 +1,115 @@
+"""A state as it is known here, and what of it Redis has. Whoever keeps it locks it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from promptlord.pool import parts
+from promptlord.pool.reunion import reunite
+from promptlord.pool.script import Reply
+from promptlord.pool.state import Part, State
+
+UNKNOWN = -1  # the version of one who has not heard of Redis yet
+EMPTIED = "⚠️  Redis was emptied: it is told what is known here"
+UNREADABLE = "⚠️  Redis holds what this release has not written: it is ignored, and written anew"
+
+
+class Replica:
+    """One of several of the same state. ``version``: up to which it knows what the others have written."""
+
+    def __init__(self, now: float, warn: Callable[[str], None]) -> None:
+        self.state = State(now)
+        self.version = UNKNOWN
+        self._warn = warn
+        self._epoch = 0  # the version in which the state was first written
+        self._known: dict[Part, bytes] = {}  # the parts as they are in the version
+        self._sent: set[Part] = set()  # that have changed here, and are on their way
+
+    def changes(self) -> dict[Part, bytes | None]:
+        """What has changed here, to be sent; ``None``: it is no more."""
+        texts = {part: parts.encode(self.state, part) for part in self.state.changed}
+        self.state.changed.clear()
+        writes = {part: text for part, text in texts.items() if text != self._known.get(part)}
+        self._sent = {*writes}
+        return writes
+
+    def keep(self) -> None:
+        """What was on its way is not, or may not be, with Redis: it is still to be sent."""
+        self.state.changed |= self._sent
+        self._sent = set()
+
+    def hear(self, reply: Reply, jump: float) -> None:
+        """What any reply tells, and by how many seconds the clock jumps with it."""
+        another = self.is_another(reply)
+        if another or self.version == UNKNOWN:  # what is known here was told by another clock
+            self.state.shift(jump)
+        if reply.discarded:
+            self._warn(UNREADABLE)
+        elif another:
+            self._warn(EMPTIED)
+
+    def is_another(self, reply: Reply) -> bool:
+        """Whether Redis has not the state that was known: it was emptied, or somebody else wrote there."""
+        return bool(self._epoch) and reply.epoch != self._epoch
+
+    def forget(self) -> None:
+        """All that is known here is to be sent: Redis has another state."""
+        self._known.clear()
+        self._sent.clear()
+        self.version, self._epoch = UNKNOWN, 0
+        self.state.changed = self.state.parts()
+
+    def accept(self, reply: Reply, writes: Mapping[Part, bytes | None]) -> None:
+        """What was sent is written."""
+        self.version, self._epoch, self._sent = reply.version, reply.epoch, set()
+        self._know(writes)
+
+    def give_in(self, reply: Reply) -> None:
+        """Others were faster: be as they say, without what has changed here."""
+        told = self._take(reply)
+        for part in self.state.changed | self._sent | told.keys():
+            self._put(part, self._known.get(part))
+        self.state.changed.clear()
+        self._sent.clear()
+
+    def reunite(self, reply: Reply, now: float) -> None:
+        """Make what has changed here and what the others have written one, which is still to be sent."""
+        self.keep()
+        known = self._known.copy()
+        for part, text in self._take(reply).items():
+            if part in self.state.changed:
+                base, theirs, mine = self._read(part, known.get(part)), self._read(part, text), self._value(part)
+                parts.place(self.state, part, reunite(part, base, mine, theirs, now))
+            else:
+                self._put(part, text)
+
+    def _take(self, reply: Reply) -> dict[Part, bytes | None]:
+        """What a reply tells of the parts is known then."""
+        told: dict[Part, bytes | None] = dict.fromkeys(self._known) if reply.complete else {}
+        for name, text in zip(reply.told[::2], reply.told[1::2], strict=True):
+            if part := parts.named(name):
+                told[part] = text or None
+        self.version, self._epoch = reply.version, reply.epoch
+        self._know(told)
+        return told
+
+    def _know(self, texts: Mapping[Part, bytes | None]) -> None:
+        for part, text in texts.items():
+            if text is None:
+                self._known.pop(part, None)
+            else:
+                self._known[part] = text
+
+    def _put(self, part: Part, text: bytes | None) -> None:
+        parts.place(self.state, part, self._read(part, text))
+
+    def _read(self, part: Part, text: bytes | None) -> Any:
+        """What a text says; what nobody can read is as good as none."""
+        try:
+            return None if text is None else parts.decode(part, text)
+        except parts.Malformed:
+            self._known.pop(part, None)
+            self._warn(UNREADABLE)
+            return None
+
+    def _value(self, part: Part) -> Any:
+        return parts.value(self.state, part)
