@@ -54,6 +54,7 @@ class Script:
     def __init__(self, url: str, **options: Any) -> None:
         """``options``: how to connect."""
         options |= {"socket_timeout": LONGEST, "socket_connect_timeout": LONGEST, "retry": Retry(NoBackoff(), 0)}
+        options["driver_info"] = None  # which it would tell, two round trips long
         self._connection = ConnectionPool.from_url(url, **options).make_connection()
         self._script = ("EVAL", _SCRIPT)
         self._caller = secrets.token_hex(4)

@@ -63,9 +63,9 @@ def start(books: Books, reservation: Reservation) -> Reservation:
     lane = books.see_lane(reservation.key, reservation.model)
     if not due_in(books, reservation):
         books.lane(reservation.key, reservation.model).land(reservation.number)
-        return _put_in_flight(books, reservation)
+        return _put_in_flight(books, replace(reservation))
     if all(booking.number != reservation.number for booking in lane.queue):
-        return _book(books, reservation)  # once more, for it was forgotten
+        return _book(books, replace(reservation))  # once more, for it was forgotten
     return reservation
 
 
@@ -136,17 +136,19 @@ def _room(books: Books, model: str) -> Room:
 
 
 def _put_in_flight(books: Books, reservation: Reservation) -> Reservation:
-    """Begin a call. What others lost with their threads is swept up on the way."""
+    """Begin the call of a new reservation. What others lost with their threads is swept up on the way."""
     now, lane, number = books.now, books.lane(reservation.key, reservation.model), books.next_number()
     if lane.flights or lane.queue:
         lane.sweep(now)
     lane.flights.append(Flight(number, reservation.tokens, now, now + books.rules.timeout + GRACE))
     books.record(reservation.key).requests += 1
-    return replace(reservation, number=number, booked=False, at=now)
+    reservation.number, reservation.booked, reservation.at = number, False, now
+    return reservation
 
 
 def _book(books: Books, reservation: Reservation) -> Reservation:
     lane, latest, number = books.lane(reservation.key, reservation.model), reservation.latest, books.next_number()
     place = lane.place(books.now, reservation.tokens, reservation.bulk)
     lane.queue.insert(place, Booking(number, reservation.tokens, reservation.bulk, latest, latest + GRACE))
-    return replace(reservation, number=number, booked=True)
+    reservation.number, reservation.booked = number, True
+    return reservation
