@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MANY = 10_000  # windows, beyond which those that have ended are forgotten
+MANY = 10_000  # windows, beyond which those that have ended are forgotten; if few have, once there are twice as many
 
 
 class Limit(NamedTuple):
@@ -25,6 +25,7 @@ class Windows:
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, int], tuple[int, float]] = {}  # calls and end, by client and seconds
+        self._most = MANY
 
     def count(self, client: str, limits: Sequence[Limit], now: float) -> list[Used]:
         """Count a call against each limit until it breaks one, whose window is the last that is returned."""
@@ -39,7 +40,8 @@ class Windows:
 
     def learn(self, client: str, limits: Sequence[Limit], used: Sequence[Used], now: float) -> None:
         """Believe what has been counted for all processes."""
-        if len(self._windows) >= MANY:
+        if len(self._windows) >= self._most:
             self._windows = {name: window for name, window in self._windows.items() if window[1] > now}
+            self._most = max(MANY, 2 * len(self._windows))
         for limit, (calls, left) in zip(limits, used, strict=False):
             self._windows[client, limit.seconds] = calls, now + left
