@@ -8,8 +8,26 @@ import pytest
 from completions import sse
 from conftest import ROOT
 from soak_clients import Heard, Response
-from soak_groq import ILLS, LISTED, WORD, text_for
-from soak_judge import AS_SENT, CUT, EARLY, HUNG, LEAKED, LEFT, OK, TOLD, WHOLE, WRONG, judge
+from soak_groq import COOLS, ILLS, LATENCY, LISTED, WHOLE_TIME, WORD, Met, text_for
+from soak_judge import (
+    AGAIN,
+    AS_SENT,
+    CUT,
+    EARLY,
+    HUNG,
+    LEAKED,
+    LEFT,
+    NOTICES,
+    OK,
+    OVERDUE,
+    TOLD,
+    WHOLE,
+    WRONG,
+    for_nobody,
+    judge,
+    overdue,
+    while_cooling,
+)
 
 WORD_A, WORD_B = "quokka000001a", "quokka000002a"
 SHORT = "It was a dark and"
@@ -134,10 +152,53 @@ def test_a_word_is_known_again_wherever_it_stands() -> None:
     assert len(ILLS) > 20
 
 
+@pytest.mark.parametrize(("at", "late"), [(99.0, 0), (100.0 + NOTICES, 0), (100.01 + NOTICES, 1)])
+def test_nobody_is_called_for_a_client_who_has_left(at: float, late: int) -> None:
+    heard = Heard("hangs up", WORD_A, Response(), left=100.0)
+
+    assert len([*for_nobody([heard], {WORD_A: [met(at)]})]) == late
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(WHOLE_TIME + OVERDUE, 0), (WHOLE_TIME + OVERDUE + 0.1, 1)])
+def test_a_response_is_there_when_its_time_is_up(seconds: float, late: int) -> None:
+    assert len([*overdue([Heard("press", WORD_A, Response(504, seconds=seconds))], {})]) == late
+
+
+@pytest.mark.parametrize(
+    ("after", "key", "away", "found"),
+    [
+        (NOTICES - 0.1, "gsk_a", [], 0),
+        (NOTICES + 0.1, "gsk_a", [], 1),
+        (COOLS - 0.1, "gsk_a", [], 1),
+        (COOLS + 0.1, "gsk_a", [], 0),
+        (NOTICES + 0.1, "gsk_b", [], 0),
+        (NOTICES + 0.1, "gsk_a", [(100.0, 105.0)], 0),
+        (NOTICES + 0.1, "gsk_a", [(90.0, 100.0)], 0),
+        (NOTICES + 0.1, "gsk_a", [(90.0, 100.5 - AGAIN)], 1),
+    ],
+)
+def test_a_refused_key_is_called_by_nobody(after: float, key: str, away: list[tuple[float, float]], found: int) -> None:
+    calls = [met(100.0 - LATENCY, "gsk_a", "429 RPM"), met(100.0 + after, key)]
+
+    assert len([*while_cooling(calls, away)]) == found
+
+
+def met(at: float, key: str = "gsk_a", name: str = "") -> Met:
+    return Met(at, key, "model", WORD_A, name)
+
+
 def test_a_small_soak_finds_nothing() -> None:
-    command = [sys.executable, "tools/soak.py", "--requests", "400", "--seed", "3"]
+    assert "| press | " in small_soak()
 
+
+@pytest.mark.usefixtures("store")  # where there is none, this is skipped
+def test_a_small_soak_of_two_processes_whose_redis_fails_finds_nothing() -> None:
+    assert "| 2 | after | " in small_soak("--processes", "2")
+
+
+def small_soak(*more: str) -> str:
+    """What it shows."""
+    command = [sys.executable, "tools/soak.py", "--requests", "400", "--seed", "3", *more]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "| press | " in run.stdout
+    return run.stdout

@@ -157,9 +157,9 @@ class Redis(NamedTuple):
 
 
 @contextmanager
-def redis_server() -> Iterator[Redis]:
+def redis_server(port: int = 0) -> Iterator[Redis]:
     """A real one, empty, which keeps nothing; raises ``FileNotFoundError`` if there is none on this machine."""
-    port = _free_port()
+    port = port or _free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:

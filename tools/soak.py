@@ -1,6 +1,7 @@
 """A soak: thousands of requests, one in five upstream calls failing, clients that misbehave, a reload in the middle.
 
 python tools/soak.py --requests 20000 --seed 1
+python tools/soak.py --processes 2    on one Redis, which is frozen before the reloads, and killed after them
 """
 
 import argparse
@@ -13,29 +14,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from burst import pss
 from groqsim import MODELS
-from latency import table
-from rig import Service, health, service, workers_of
+from rig import Service, health, redis_server, services, workers_of
 from soak_clients import TOKEN, Heard, Line, press_once
-from soak_groq import ILLS, KEYS, ORGANIZATION, SHARE, WHOLE_TIME, TroubledGroq, troubled
-from soak_judge import BAD, OK, judge
+from soak_groq import KEYS, SHARE, WHOLE_TIME, TroubledGroq, troubled
+from soak_judge import OK, judge
 from soak_misbehaving import KINDS
+from soak_report import AT_ONCE, CLIENTS, THREADS, Look, Results, report
 
-CLIENTS = 40  # at a time; fewer than what may be in flight, so that nobody is refused for that
-THREADS = 64
-AT_ONCE = THREADS - 4  # all that may be in flight: any place that was left taken is missed
-MEMORY = 80  # megabytes; some 60 on two cores
 SETTLES = 15.0  # seconds after the last client until nothing of it may be left
 RELOADS = 40.0  # seconds that a reload may take
-SHOWN = 60  # characters of what must not be
+FROZEN = 5.0  # seconds that Redis stands still,
+DEAD = 1.0  # and that there is none
 SETTINGS = {
     "THREADS": str(THREADS),
     "REQUEST_TIMEOUT_SECONDS": str(WHOLE_TIME),
@@ -43,27 +40,6 @@ SETTINGS = {
     "KEY_COOLDOWN_SECONDS": "0.5",
     "ACCESS_TOKENS": TOKEN,
 }
-QUOTES = re.compile(rf"quokka\d{{6}}|{TOKEN}|{ORGANIZATION}|gsk_soak".encode())
-
-
-class Look(NamedTuple):
-    """A look at the service's worker."""
-
-    at: str
-    threads: int
-    descriptors: int  # without those of connections to Groq, which are kept, closed there or not
-    rss: float  # megabytes
-    pss: float
-
-
-class Results(NamedTuple):
-    heard: list[Heard]
-    lines: list[Line]
-    met: dict[str, list[str]]
-    looks: list[Look]
-    at_once: list[tuple[int, float]]  # how many of those at once were served, and in how many seconds: before, after
-    reloaded_in: float  # seconds; 0: never
-    seconds: float
 
 
 def look(at: str, worker: int, groq: TroubledGroq) -> Look:
@@ -104,11 +80,12 @@ def words(count: int) -> Iterator[str]:
 class Crowd:
     """Clients at work, each with one request after the other, until all words are asked."""
 
-    def __init__(self, port: int, count: int, seed: int) -> None:
+    def __init__(self, ports: Sequence[int], count: int, seed: int) -> None:
         self._words = words(count)
         self._drawing = threading.Lock()
         self.heard: list[Heard] = []
-        self.lines = [Line(port, random.Random(f"{seed} {number}")) for number in range(CLIENTS)]
+        spread = itertools.islice(itertools.cycle(ports), CLIENTS)
+        self.lines = [Line(port, random.Random(f"{seed} {number}")) for number, port in enumerate(spread)]
         self._threads = [threading.Thread(target=self._client, args=(line,), daemon=True) for line in self.lines]
 
     def start(self) -> None:
@@ -130,7 +107,28 @@ class Crowd:
                 if word is None:
                     return
                 (kind,) = line.dice.choices([*KINDS], [*KINDS.values()])
-                self.heard.append(kind(line, word))
+                heard = kind(line, word)
+                self.heard.append(heard._replace(left=time.monotonic()))
+
+
+class FailingRedis:
+    """One that is away at times."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._redis = stack.enter_context(redis_server())
+        self.url = self._redis.url()
+
+    def freeze(self) -> None:
+        os.kill(self._redis.process, signal.SIGSTOP)
+        time.sleep(FROZEN)
+        os.kill(self._redis.process, signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it, and start an empty one in its place."""
+        os.kill(self._redis.process, signal.SIGKILL)
+        time.sleep(DEAD)
+        self._redis = self._stack.enter_context(redis_server(self._redis.port))
 
 
 def reload(master: int) -> float:
@@ -144,128 +142,97 @@ def reload(master: int) -> float:
     return 0.0
 
 
-def soak(count: int, seed: int, log: IO[bytes]) -> Results:
-    """Run; the service's log goes to ``log``."""
-    calm = (f"quokka9{number:05}a" for number in itertools.count())
-    with troubled(seed) as groq, service(groq.url, [*KEYS], MODELS, log=log, **SETTINGS) as ours:
-        looks = [look("start", ours.worker, groq)]
-        served = [at_once(ours.port, itertools.islice(calm, AT_ONCE))]
-        looks.append(look("before", ours.worker, groq))
-        groq.trouble(SHARE)
-        crowd, began = Crowd(ours.port, count, seed), time.monotonic()
+class Soak:
+    """Services under way, and what is seen of them."""
+
+    def __init__(self, groq: TroubledGroq, ours: Sequence[Service], redis: FailingRedis | None) -> None:
+        self._groq, self._ours, self._redis = groq, ours, redis
+        self._calm = (f"quokka9{number:05}a" for number in itertools.count())
+        self._looks: list[list[Look]] = [[] for _ in ours]
+        self._at_once: list[list[tuple[int, float]]] = [[] for _ in ours]
+        self._reloads: list[float] = []
+        self._away: list[tuple[float, float]] = []
+
+    def run(self, count: int, seed: int) -> Results:
+        for service in self._ours:  # so that it is connected to Redis
+            press_once(Line(service.port, random.Random(seed)), next(self._calm))
+        self._look("start")
+        self._press_at_once()
+        self._look("before")
+        self._groq.trouble(SHARE)
+        crowd, began = Crowd([service.port for service in self._ours], count, seed), time.monotonic()
         crowd.start()
-        while not crowd.is_at(count // 2):
-            time.sleep(0.05)
-        looks.append(look("middle", workers_of(ours.master)[-1], groq))
-        reloaded = reload(ours.master)
+        for share, befalls in self._mishaps():
+            while not crowd.is_at(int(share * count)):
+                time.sleep(0.05)
+            befalls()
         crowd.join()
         seconds = time.monotonic() - began
-        groq.trouble(0.0)
-        looks.append(look("end", workers_of(ours.master)[-1], groq))
-        looks.append(_settled(ours, looks[0], groq))
-        served.append(at_once(ours.port, itertools.islice(calm, AT_ONCE)))
-        return Results(crowd.heard, crowd.lines, dict(groq.met()), looks, served, reloaded, seconds)
+        self._groq.trouble(0.0)
+        self._look("end")
+        self._look_once_settled()
+        self._press_at_once()
+        at_once = [each for pair in self._at_once for each in pair]
+        met = self._groq.met()
+        return Results(crowd.heard, crowd.lines, met, self._looks, at_once, self._reloads, self._away, seconds)
+
+    def _mishaps(self) -> list[tuple[float, Callable[[], None]]]:
+        """What befalls, and after which share of the requests."""
+        if not self._redis:  # a new worker knows nothing
+            return [(0.5, lambda: self._apart(self._reload))]
+        freeze, restart = self._redis.freeze, self._redis.restart
+        return [(0.25, lambda: self._apart(freeze)), (0.5, self._reload), (0.75, lambda: self._apart(restart))]
+
+    def _apart(self, befalls: Callable[[], None]) -> None:
+        began = time.monotonic()
+        befalls()
+        self._away.append((began, time.monotonic()))
+
+    def _reload(self) -> None:
+        self._look("middle")
+        self._reloads += [reload(service.master) for service in self._ours]
+
+    def _press_at_once(self) -> None:
+        for service, told in zip(self._ours, self._at_once, strict=True):
+            told.append(at_once(service.port, itertools.islice(self._calm, AT_ONCE)))
+
+    def _look(self, at: str) -> None:
+        for service, looks in zip(self._ours, self._looks, strict=True):
+            looks.append(look(at, workers_of(service.master)[-1], self._groq))
+
+    def _look_once_settled(self) -> None:
+        """Look at each once nothing is left of the clients, or they have had their time."""
+        until = time.monotonic() + SETTLES
+        for service, looks in zip(self._ours, self._looks, strict=True):
+            while True:
+                last = look("after", workers_of(service.master)[-1], self._groq)
+                if last.descriptors <= looks[0].descriptors or time.monotonic() > until:
+                    break
+                time.sleep(0.2)
+                health(service.port)
+            looks.append(last)
 
 
-def _settled(ours: Service, first: Look, groq: TroubledGroq) -> Look:
-    """Look once nothing is left of the clients, or they have had their time."""
-    until = time.monotonic() + SETTLES
-    while True:
-        last = look("after", workers_of(ours.master)[-1], groq)
-        if last.descriptors <= first.descriptors or time.monotonic() > until:
-            return last
-        time.sleep(0.2)
-        health(ours.port)
-
-
-# What it shows
-
-
-def outcomes(results: Results) -> tuple[str, Counter[str], str]:
-    """A table of what became of each kind of client, the sums, and a table of what must not be."""
-    counts: Counter[tuple[str, str]] = Counter()
-    bad: Counter[tuple[str, ...]] = Counter()
-    for each in results.heard:
-        met = results.met.get(each.word, [])
-        verdict = judge(each, met)
-        counts[each.kind, verdict] += 1
-        if verdict in BAD:
-            bad[verdict, each.kind, ", ".join(filter(None, met)), f"{each.response.status}", _shown(each)] += 1
-    kinds, verdicts = sorted({kind for kind, _ in counts}), sorted({name for _, name in counts})
-    sums = Counter({name: sum(counts[kind, name] for kind in kinds) for name in verdicts})
-    rows = [[kind, *(f"{counts[kind, name] or ''}" for name in verdicts)] for kind in kinds]
-    rows.append(["all", *(f"{sums[name]:,}" for name in verdicts)])
-    odd = table(
-        ("what", "client", "met", "status", "response", "times"), [[*row, f"{bad[row]}"] for row in sorted(bad)]
-    )
-    return table(["client", *verdicts], rows), sums, odd if bad else ""
-
-
-def _shown(heard: Heard) -> str:
-    """A response's last words, without what differs from one to the next."""
-    words = re.sub(rb"<[^>]*>|[^ -~]|quokka\w+|[0-9a-f]{8,}|[|\s]|[0-9]+a?-[0-9]+", b" ", heard.response.body)
-    return " ".join(words.decode().split())[-SHOWN:]
-
-
-def musts(results: Results, count: int, sums: Counter[str], log: bytes) -> list[tuple[str, int]]:
-    """What must be 0, and is so many; ``count``: how many requests there should be."""
-    first, *_, last = results.looks
-    lines = log.splitlines()
-    dropped = [word for line in results.lines for word in line.dropped]
-    return [
-        *((f"requests: {name.lower()}", sums[name]) for name in BAD),
-        ("requests without a verdict", count - len(results.heard)),
-        ("requests lost on a new connection", sum(line.lost for line in results.lines)),
-        ("requests dropped after they had reached Groq", sum(word in results.met for word in dropped)),
-        ("log lines that quote a prompt, token, key, organization", sum(bool(QUOTES.search(line)) for line in lines)),
-        ("tracebacks", sum(line.startswith(b"Traceback") for line in lines)),
-        ("threads beyond THREADS", max(0, last.threads - first.threads - THREADS)),
-        ("descriptors left behind", max(0, last.descriptors - first.descriptors)),
-        (f"megabytes (RSS) beyond {MEMORY}", max(0, round(max(each.rss for each in results.looks) - MEMORY))),
-        (f"of {AT_ONCE} presses at once not served before", AT_ONCE - results.at_once[0][0]),
-        (f"of {AT_ONCE} presses at once not served after", AT_ONCE - results.at_once[1][0]),
-        ("reloads that did not end", int(not results.reloaded_in)),
-    ]
-
-
-def report(results: Results, count: int, log: bytes) -> tuple[str, bool]:
-    """What to print, and whether all is as it must be."""
-    told, sums, odd = outcomes(results)
-    zeros = musts(results, count, sums, log)
-    rows = [
-        [each.at, f"{each.threads}", f"{each.descriptors}", f"{each.rss:.0f}", f"{each.pss:.0f}"]
-        for each in results.looks
-    ]
-    parts = [
-        _summary(results),
-        told,
-        table(("the worker", "threads", "descriptors", "RSS, MB", "PSS, MB"), rows),
-        table(("must be 0", "is"), [[name, f"{number}"] for name, number in zeros]),
-        odd,
-    ]
-    return "\n\n".join(parts), not any(number for _, number in zeros)
-
-
-def _summary(results: Results) -> str:
-    calls = [name for names in results.met.values() for name in names]
-    refused = sum(line.refused for line in results.lines)
-    repeated = sum(len(line.dropped) for line in results.lines)
-    return (
-        f"{len(results.heard):,} requests of {CLIENTS} clients in {results.seconds:.0f} s; {len(calls):,} calls, of "
-        f"which {sum(map(bool, calls)):,} met one of {len(ILLS)} troubles; a reload in {results.reloaded_in:.1f} s; "
-        f"{refused} connections refused, {repeated} requests repeated as their kept-alive connection closed; {AT_ONCE} "
-        f"presses at once took {' and '.join(f'{seconds:.2f} s' for _, seconds in results.at_once)}, before and after."
-    )
+def soak(count: int, seed: int, processes: int, log: IO[bytes]) -> Results:
+    """Run; the services' log goes to ``log``."""
+    with ExitStack() as stack:
+        groq = stack.enter_context(troubled(seed))
+        redis = FailingRedis(stack) if processes > 1 else None
+        # Limits that nobody reaches are counted in Redis all the same.
+        more = {"REDIS_URL": redis.url, "CLIENT_LIMITS": "1000000 per minute"} if redis else {}
+        ours = services(processes, groq.url, [*KEYS], MODELS, log=log, **SETTINGS, **more)
+        return Soak(groq, stack.enter_context(ours), redis).run(count, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Soak the service against a simulated Groq that fails.")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--log", type=Path, help="where to keep the service's log")
+    parser.add_argument("--processes", type=int, default=1, help="on one Redis that fails; 1: without Redis")
+    parser.add_argument("--log", type=Path, help="where to keep the services' log")
     options = parser.parse_args(arguments)
     with options.log.open("w+b") if options.log else tempfile.TemporaryFile() as log:
-        results = soak(options.requests, options.seed, log)
+        results = soak(options.requests, options.seed, options.processes, log)
         log.seek(0)
         text, good = report(results, options.requests, log.read())
     print(text)

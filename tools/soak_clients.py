@@ -23,21 +23,23 @@ FORM = "soakboundary"
 
 
 class Response(NamedTuple):
-    """What a client got: ``status`` 0 if nothing; ``cut``: it broke off, and that shows."""
+    """What a client got: ``status`` 0 if nothing; ``cut``: it broke off, and that shows; ``seconds`` to its head."""
 
     status: int = 0
     kind: str = ""
     body: bytes = b""
     cut: bool = False
+    seconds: float = 0.0
 
 
 class Heard(NamedTuple):
-    """One request and its response; ``kind`` is its sender's. ``sent``: bytes of an upload."""
+    """One request and its response; ``kind`` is its sender's, who ``left`` then. ``sent``: bytes of an upload."""
 
     kind: str
     word: str
     response: Response
     sent: int = 0
+    left: float = 0.0
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Line:
         """
         keep, fresh = "close" not in headers.get("Connection", ""), self.held is None
         link, self.held = self.held or self._connected(), None
+        began = time.monotonic()
         try:
             link.request("POST" if body else "GET", path, body or None, dict(headers))
             response = link.getresponse()
@@ -70,7 +73,8 @@ class Line:
         except (TimeoutError, http.client.HTTPException) as odd:
             link.close()
             return word, Response(0 if isinstance(odd, TimeoutError) else -1, cut=True)
-        told = self._read(response)
+        seconds = time.monotonic() - began
+        told = self._read(response)._replace(seconds=seconds)
         if keep and not told.cut and not response.will_close:
             self.held = link
         else:

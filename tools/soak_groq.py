@@ -3,8 +3,7 @@
 import random
 import re
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Flag, auto
 from multiprocessing.connection import Connection
@@ -15,7 +14,7 @@ from groqsim import MODELS, GroqSim, Limits, Received, Trouble, begun, chunk, de
 from rig import beside
 
 SHARE = 0.2  # of all calls meet some trouble
-SHORT = 0.4  # seconds for which a refusal says to wait
+COOLS = 2.0  # seconds for which a refusal says to wait
 WHOLE_TIME = 8.0  # seconds that a request may take, by the service's settings,
 TOO_LONG = 10.0  # and that a stall takes
 LATENCY = 0.02  # seconds of each answer
@@ -36,6 +35,16 @@ class Means(Flag):
     PASS = auto()  # on /v1 the client gets what Groq sent
 
 
+class Met(NamedTuple):
+    """A call, and the name of what it brought, "" where nothing went wrong. ``at``: see ``time.monotonic``."""
+
+    at: float
+    key: str
+    model: str
+    word: str
+    name: str
+
+
 class Ill(NamedTuple):
     trouble: Trouble
     weight: float
@@ -51,7 +60,7 @@ SENTENCE = f"Rate limit reached for model `x` in organization `{ORGANIZATION}99`
 OUTAGE = sse({"error": {"message": SENTENCE, "type": "tokens"}})
 RETRY, END, CUT, PASS = Means.RETRY, Means.END, Means.CUT, Means.PASS
 ILLS = {
-    **{f"429 {name}": Ill(Trouble.rate_limit(SHORT, name), 1, RETRY) for name in ("RPM", "TPM", "RPD", "TPD")},
+    **{f"429 {name}": Ill(Trouble.rate_limit(COOLS, name), 1, RETRY) for name in ("RPM", "TPM", "RPD", "TPD")},
     **{
         name: Ill(Trouble.named(name), 0.5, RETRY)
         for name in (
@@ -103,12 +112,12 @@ def _reply(request: dict[str, Any]) -> str:
 
 
 class Troubled(GroqSim):
-    """A simulator that throws dice for each call, as often as ``share`` says; ``met``: by word, what it brought."""
+    """A simulator that throws dice for each call, as often as ``share`` says; ``met``: what they brought."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.dice, self.share = random.Random(), 0.0
-        self.met: defaultdict[str, list[str]] = defaultdict(list)
+        self.met: list[Met] = []
         self._throwing = threading.Lock()
 
     def receive(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[Received, Trouble]:
@@ -121,7 +130,7 @@ class Troubled(GroqSim):
             else:
                 name = ""
             if found := WORD.search(path.encode() + body):
-                self.met[found[0].decode()].append(name)
+                self.met.append(Met(call.at, call.key, call.model, found[0].decode(), name))
         return call, fault
 
 
@@ -136,7 +145,7 @@ def _simulate(pipe: Connection, seed: int) -> None:
                     sim.share = share
                     pipe.send(share)
                 case "met":
-                    pipe.send(dict(sim.met))
+                    pipe.send(sim.met)
 
 
 class TroubledGroq:
@@ -150,9 +159,8 @@ class TroubledGroq:
         """Have such a share of the calls from now on go wrong."""
         self._ask(share)
 
-    def met(self) -> Mapping[str, list[str]]:
-        """By word what each of its calls met, "" where nothing went wrong."""
-        met: dict[str, list[str]] = self._ask("met")
+    def met(self) -> list[Met]:
+        met: list[Met] = self._ask("met")
         return met
 
     @property

@@ -1,12 +1,12 @@
-"""Whether a soak's client got exactly its own well-formed answer, or why not. Pure."""
+"""Whether a soak's client got exactly its own well-formed answer, or why not, and all in good time. Pure."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from soak_clients import Heard, Response
-from soak_groq import ILLS, LISTED, ORGANIZATION, Means, text_for
+from soak_groq import COOLS, ILLS, LATENCY, LISTED, ORGANIZATION, WHOLE_TIME, Means, Met, text_for
 
 ATTEMPTS = 3  # that a request has
 OK, AS_SENT, TOLD, CUT, LEFT = "its answer", "as Groq sent it", "an error, told why", "broken off, and shown", "left"
@@ -14,6 +14,9 @@ WRONG, WHOLE, EARLY, HUNG, LEAKED = "WRONG", "LOOKS WHOLE", "FAILED EARLY", "NO 
 BAD = (WRONG, WHOLE, EARLY, HUNG, LEAKED)
 MISBEHAVE = {"hangs up", "hangs up in a stream", "half a request", "garbage", "bad chunks", "never reads"}
 PRESSES = {"press", "press, closing", "never closes"}
+NOTICES = 0.5  # seconds within which a client's leaving is noticed, and a refusal known to all
+OVERDUE = 1.0  # seconds that a response may come after the request's whole time
+AGAIN = 2.0  # seconds after which processes share again
 OUR_ERRORS = {413, 502, 503, 504}  # of /enhance; on /v1 Groq's own are passed on
 
 
@@ -134,3 +137,37 @@ def tell(body: bytes) -> Told:
             text += said["delta"]
         done |= said.get("type") in ("response.completed", "response.incomplete")
     return Told(text, reason, done, error, spoilt)
+
+
+# In good time: each yields what was not
+
+
+def for_nobody(heard: Iterable[Heard], met: Mapping[str, Sequence[Met]]) -> Iterator[str]:
+    """Calls begun when their client had left."""
+    for each in heard:
+        for number, call in enumerate(met.get(each.word, ()), 1):
+            if call.at > each.left + NOTICES:
+                late = call.at - each.left
+                yield f"{each.kind}, {each.response.status}: call {number} began {late:.2f} s after its client left"
+
+
+def overdue(heard: Iterable[Heard], met: Mapping[str, Sequence[Met]]) -> Iterator[str]:
+    """Responses that came after the request's whole time."""
+    for each in heard:
+        if (late := each.response.seconds - WHOLE_TIME) > OVERDUE:
+            names = ", ".join(call.name or "nothing" for call in met.get(each.word, ()))
+            yield f"{each.kind}, {each.response.status}: {late:.2f} s late, met {names or 'no call'}"
+
+
+def while_cooling(met: Iterable[Met], away: Sequence[tuple[float, float]]) -> Iterator[str]:
+    """Calls with a key that had been refused; ``away``: between which instants nothing was shared."""
+    refused: dict[tuple[str, str], float] = {}
+    calls = sorted(met)
+    for call in calls:
+        since = call.at - LATENCY - refused.get((call.key, call.model), 0.0)
+        alone = any(gone <= call.at <= back + AGAIN for gone, back in away)
+        if NOTICES < since < COOLS and not alone:
+            at = call.at - calls[0].at
+            yield f"{call.key} for {call.model or 'no model'}: called {since:.2f} s after its refusal, at {at:.1f} s"
+        if call.name.startswith("429"):
+            refused[call.key, call.model] = call.at

@@ -45,7 +45,8 @@ def _streamed(line: Line, word: str) -> bytes:
 
 def _received(sock: socket.socket, seconds: float) -> Response:
     """What comes until the other side closes, or for so long, as a response."""
-    told, until = bytearray(), time.monotonic() + seconds
+    told, began = bytearray(), time.monotonic()
+    until = began + seconds
     with suppress(OSError):
         while (left := until - time.monotonic()) > 0:
             sock.settimeout(left)
@@ -57,7 +58,7 @@ def _received(sock: socket.socket, seconds: float) -> Response:
     kind = re.search(rb"(?i)\r\ncontent-type: ?([^\r]*)", head)
     if not status:
         return Response(-1 if told else 0, "", bytes(told))
-    return Response(int(status[1]), kind[1].decode("latin-1") if kind else "", body)
+    return Response(int(status[1]), kind[1].decode("latin-1") if kind else "", body, seconds=time.monotonic() - began)
 
 
 def hang_up(line: Line, word: str) -> Heard:
