@@ -172,7 +172,7 @@ def _snapshot(books: Books) -> Snapshot:
     now, state, rules = books.now, books.state, books.rules
     names = state.names | {key.id: key.label for key in rules.keys}
     keys = [
-        KeyView(key.label, names[record.owner], record.requests, record.failures, replace(record.cooling))
+        KeyView(key.label, names.get(record.owner, "?"), record.requests, record.failures, replace(record.cooling))
         for key, record in ((key, books.see(key)) for key in rules.keys)
     ]
     lanes = {(names.get(owner, "?"), model): lane.seen(now) for (owner, model), lane in state.lanes.items()}

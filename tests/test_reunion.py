@@ -109,7 +109,14 @@ def test_promises_of_both_are_kept() -> None:
     assert found.keys() == {"a", "b"}
 
 
-@pytest.mark.parametrize("gone", [None, lane()])
-def test_what_one_has_forgotten_stays_forgotten_unless_the_other_has_changed_it(gone: Lane | None) -> None:
+@pytest.mark.parametrize(("mine", "theirs"), [("", "a"), ("a", ""), ("", "")])
+def test_a_promise_that_either_has_kept_is_not_given_again(mine: str, theirs: str) -> None:
+    base, one, other = ({name: Promise(1, False) for name in names} for names in ("a", mine, theirs))
+
+    assert reunite(("promises", "00"), base, one, other, NOW) == {}
+
+
+def test_what_one_has_forgotten_stays_forgotten_unless_the_other_has_changed_it() -> None:
     assert reunite(LANE, lane(), None, lane(), NOW) is None
+    assert reunite(LANE, lane(), None, lane(1), NOW) == lane(1)
     assert reunite(LANE, lane(), lane(1), None, NOW) == lane(1)

@@ -87,6 +87,8 @@ def _retire(books: Books, model: str) -> bool:
     """Pass the model over for a while; return whether it was already. No key is to blame, nor was one before."""
     retired, now = books.head().retired, books.now
     known = retired.get(model, 0.0) > now
+    for over in [name for name, until in retired.items() if until <= now]:
+        del retired[over]
     if len(retired) >= MANY:
         del retired[min(retired, key=lambda name: retired[name])]
     retired[model] = now + RETIREMENT

@@ -10,12 +10,13 @@
 -- whether they were; whether the caller has a lease; the version; the epoch, which is the first one;
 -- whether something was there that this script has not written; the instant, in seconds and microseconds;
 -- whether all is told or what has changed since, and that, as names and texts;
--- of each client what it has used of its limits, [calls, milliseconds left].
+-- of each client what it has used of its limits, [calls, milliseconds left];
+-- the version on which the caller wrote last, if it has.
 
 local parts, changed = KEYS[1], KEYS[2]
 local caller, lease, lasting = ARGV[1], ARGV[2], ARGV[3]
 local known, writes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local time = redis.call('TIME')
+local time, wrote = redis.call('TIME'), parts .. ':' .. caller
 
 local function digits(number) return string.format('%.0f', number) end
 
@@ -34,7 +35,8 @@ end
 -- Who was refused comes next: while its lease lasts nobody else writes. Else the busiest would always be the fastest.
 local instant = time[1] * 1000000 + time[2]
 local holder = redis.call('HGET', parts, 'lease_holder')
-if (noted('lease_until') or 0) < instant then holder = false end
+local wait = (noted('lease_until') or 0) - instant
+if wait < 0 or wait > 1000000 then holder = false end  -- over, or told by a clock that was set back since
 local accepted = version == known and (writes == 0 or not holder or holder == caller)
 local told, complete = {}, 0
 if accepted and writes > 0 then
@@ -54,6 +56,7 @@ if accepted and writes > 0 then
   end
   redis.call('HSET', parts, 'version', digits(version), 'epoch', digits(epoch), 'compacted', digits(compacted))
   redis.call('HDEL', parts, 'lease_holder')
+  redis.call('SET', wrote, digits(known), 'EX', lasting)
   redis.call('EXPIRE', parts, lasting)
   redis.call('EXPIRE', changed, lasting)
 elseif not accepted and version > 0 then
@@ -92,4 +95,5 @@ return {
   discarded, time[1], time[2],
   complete, told,
   counts,
+  tonumber(redis.pcall('GET', wrote)) or -2,
 }

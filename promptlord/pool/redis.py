@@ -17,7 +17,7 @@ from redis import RedisError
 
 from promptlord.pool.clients import Limit, Used, Windows
 from promptlord.pool.memory import Decision
-from promptlord.pool.replica import Replica
+from promptlord.pool.replica import UNKNOWN, Replica
 from promptlord.pool.script import LONGEST, Reply, Script
 from promptlord.pool.state import State
 
@@ -126,6 +126,7 @@ class RedisStorage:
         self._thread = threading.Thread()
         self._proposals: list[_Proposal[Any]] = []  # in the order in which they were made
         self._alone = self._closed = False
+        self._returning = False  # alone, but Redis answers: who decides waits again, and need not be reunited
         self._ask_at = 0.0  # instants of the monotonic clock: from when on Redis is to be asked,
         self._heard_at = -STALE  # when it was last heard
 
@@ -159,7 +160,7 @@ class RedisStorage:
             if not self._thread.is_alive() and not self._closed:
                 self._begin()
             proposal.make(self._replica.state, self._clock())
-            if self._alone:
+            if self._alone and not self._returning:
                 return proposal.result
             asked = time.monotonic()
             self._proposals.append(proposal)
@@ -170,7 +171,10 @@ class RedisStorage:
             with self._lock:
                 # Later by far, it was this process that stood still, and Redis has better news.
                 if not proposal.accepted.is_set() and time.monotonic() < asked + 2 * LONGEST:
-                    self._go_alone("too slow", RETRY)
+                    if time.monotonic() < self._heard_at + LONGEST:  # others were faster, again and again
+                        self._go_alone()
+                    else:
+                        self._go_alone("too slow", RETRY)
             asked = time.monotonic()
         return proposal.result
 
@@ -182,8 +186,8 @@ class RedisStorage:
 
     def _go_alone(self, why: str = "", pause: float = 0.0) -> None:
         """Let what was decided hold, and go on with what is known here; Redis is asked again after ``pause``."""
-        self._alone, self._ask_at = True, time.monotonic() + pause
-        self._replica.keep()
+        self._alone, self._returning, self._ask_at = True, False, time.monotonic() + pause
+        self._replica.lose()
         self._accept(self._proposals[:])
         self._work.notify()
         if why:
@@ -224,8 +228,8 @@ class RedisStorage:
             counts = [each for each in proposals if isinstance(each, _Count) and not each.told]
             reply = self._script.ask(replica.version, writes, [(each.client, each.limits) for each in counts])
             with self._lock:
-                if self._alone:  # somebody could not wait: what was decided holds, and is still to be sent
-                    replica.keep()
+                if self._alone:  # somebody could not wait: what was decided holds
+                    replica.accept(reply, writes) if reply.accepted else replica.keep()
                     return
                 for count, calls in zip(counts, reply.counts, strict=True):
                     count.hear(calls)
@@ -252,21 +256,23 @@ class RedisStorage:
             proposal.make(self._replica.state, self._clock())
 
     def _come_back(self) -> None:
-        """Reunite what was decided alone with what the others know."""
+        """Reunite what was decided alone with what the others know; ask first, if it may be with them already."""
         replica = self._replica
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             with self._lock:
-                writes = replica.changes()
+                self._accept(self._proposals[:])  # what was decided until now holds
+                writes = {} if replica.unheard and not attempt else replica.changes()
             reply = self._script.ask(replica.version, writes)
             with self._lock:
                 self._hear(reply)
-                if reply.accepted:
-                    replica.accept(reply, writes)
-                    self._alone = bool(replica.state.changed)
-                elif replica.is_another(reply):
+                if replica.is_another(reply):
                     replica.forget()
-                else:
+                elif not reply.accepted:
                     replica.reunite(reply, self._clock())
+                else:
+                    replica.accept(reply, writes)
+                    self._alone = bool(replica.state.changed) and not self._returning
+                self._returning = self._alone and replica.version != UNKNOWN
                 if not self._alone:
                     self._log.together()
                     return

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from promptlord.pool import parts
-from promptlord.pool.reunion import reunite
+from promptlord.pool.reunion import join, reunite
 from promptlord.pool.script import Reply
 from promptlord.pool.state import Part, State
 
 UNKNOWN = -1  # the version of one who has not heard of Redis yet
-EMPTIED = "⚠️  Redis was emptied: it is told what is known here"
+EMPTIED = "⚠️  Redis was emptied, or has lost something: it is told what is known here"
 UNREADABLE = "⚠️  Redis holds what this release has not written: it is ignored, and written anew"
 
 
@@ -22,20 +22,25 @@ class Replica:
         self._warn = warn
         self._epoch = 0  # the version in which the state was first written
         self._known: dict[Part, bytes] = {}  # the parts as they are in the version
-        self._sent: set[Part] = set()  # that have changed here, and are on their way
+        self._sent: dict[Part, bytes | None] = {}  # what has changed here, and is on its way
+        self.unheard: dict[Part, bytes | None] = {}  # what Redis may have accepted, though it was not heard to
 
     def changes(self) -> dict[Part, bytes | None]:
         """What has changed here, to be sent; ``None``: it is no more."""
         texts = {part: parts.encode(self.state, part) for part in self.state.changed}
         self.state.changed.clear()
-        writes = {part: text for part, text in texts.items() if text != self._known.get(part)}
-        self._sent = {*writes}
-        return writes
+        self._sent = {part: text for part, text in texts.items() if text != self._known.get(part)}
+        return self._sent
 
     def keep(self) -> None:
-        """What was on its way is not, or may not be, with Redis: it is still to be sent."""
-        self.state.changed |= self._sent
-        self._sent = set()
+        """What was on its way was refused: it is still to be sent."""
+        self.state.changed |= self._sent.keys()
+        self._sent = {}
+
+    def lose(self) -> None:
+        """Nobody has heard what became of what was on its way: it is to be sent again."""
+        self.unheard = self._sent or self.unheard
+        self.keep()
 
     def hear(self, reply: Reply, jump: float) -> None:
         """What any reply tells, and by how many seconds the clock jumps with it."""
@@ -48,39 +53,45 @@ class Replica:
             self._warn(EMPTIED)
 
     def is_another(self, reply: Reply) -> bool:
-        """Whether Redis has not the state that was known: it was emptied, or somebody else wrote there."""
-        return bool(self._epoch) and reply.epoch != self._epoch
+        """Whether Redis has not the state that was known: it was emptied, is behind, or somebody else wrote there."""
+        return bool(self._epoch) and (reply.epoch != self._epoch or reply.version < self.version)
 
     def forget(self) -> None:
         """All that is known here is to be sent: Redis has another state."""
         self._known.clear()
-        self._sent.clear()
+        self._sent, self.unheard = {}, {}
         self.version, self._epoch = UNKNOWN, 0
         self.state.changed = self.state.parts()
 
     def accept(self, reply: Reply, writes: Mapping[Part, bytes | None]) -> None:
         """What was sent is written."""
-        self.version, self._epoch, self._sent = reply.version, reply.epoch, set()
+        self.version, self._epoch, self._sent = reply.version, reply.epoch, {}
         self._know(writes)
+        if writes:
+            self.unheard = {}
 
     def give_in(self, reply: Reply) -> None:
         """Others were faster: be as they say, without what has changed here."""
         told = self._take(reply)
-        for part in self.state.changed | self._sent | told.keys():
+        for part in self.state.changed | self._sent.keys() | told.keys():
             self._put(part, self._known.get(part))
         self.state.changed.clear()
-        self._sent.clear()
+        self._sent = {}
 
     def reunite(self, reply: Reply, now: float) -> None:
         """Make what has changed here and what the others have written one, which is still to be sent."""
         self.keep()
-        known = self._known.copy()
+        # If what nobody heard of is what we wrote last, all of us have begun from that.
+        known = self._known | (self.unheard if reply.wrote == self.version else {})
+        if reply.version != self.version:
+            self.unheard = {}
         for part, text in self._take(reply).items():
             if part in self.state.changed:
-                base, theirs, mine = self._read(part, known.get(part)), self._read(part, text), self._value(part)
+                base, mine, theirs = (self._read(part, known.get(part)), self._value(part), self._read(part, text))
                 parts.place(self.state, part, reunite(part, base, mine, theirs, now))
             else:
                 self._put(part, text)
+        join(self.state, lambda part: self._read(part, known.get(part)), now)
 
     def _take(self, reply: Reply) -> dict[Part, bytes | None]:
         """What a reply tells of the parts is known then."""

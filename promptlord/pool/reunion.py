@@ -3,7 +3,7 @@
 ``base`` is what both began from: with it, what one has ended is not begun again by the other's memory of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from promptlord.pool.quota import Booking, Bucket, Cooling, Flight, Lane
@@ -14,18 +14,34 @@ Entry = TypeVar("Entry", Flight, Booking)
 
 def reunite(part: Part, base: Any, mine: Any, theirs: Any, now: float) -> Any:
     """A part of a state, of which each may be ``None`` where there is none. ``theirs`` becomes what is returned."""
-    if mine is None or theirs is None:  # forgotten, or never known there
+    if mine is None:  # forgotten
+        return None if theirs == base else theirs
+    if theirs is None:  # forgotten, or never known there
         return mine
     match part[0]:
         case "head":
             _heads(mine, theirs)
         case "key":
-            _keys(part[1], base or KeyRecord(""), mine, theirs)
+            _keys(part[1], base or theirs, mine, theirs)
         case "lane":
             _lanes(base or Lane(), mine, theirs, now)
         case _:
-            theirs.update({name: promise for name, promise in mine.items() if name not in theirs})
+            over = (base or {}).keys() - (mine.keys() & theirs.keys())
+            both = mine | theirs
+            theirs.clear()
+            theirs.update({name: promise for name, promise in both.items() if name not in over})
     return theirs
+
+
+def join(state: State, base: Callable[[Part], Any], now: float) -> None:
+    """Let lanes of keys whose organization only one of them had learnt be the organization's."""
+    for own, model in [*state.lanes]:
+        record = state.keys.get(own)
+        if record and record.owner != own:
+            part, joined = ("lane", own, model), (record.owner, model)
+            lane = state.lanes.pop((own, model))
+            state.lanes[joined] = reunite(part, base(part), lane, state.lanes.get(joined), now)
+            state.changed |= {part, ("lane", *joined)}
 
 
 def _heads(mine: State, theirs: State) -> None:

@@ -20,7 +20,7 @@ from promptlord.pool.state import Part, digest
 NAME = "promptlord:pool:3"  # with the number of its format, so that old and new releases run side by side
 CALLS = "promptlord:calls"
 LONGEST = 0.3  # seconds of an operation, after which a process goes on alone
-LEASE, LONGEST_LEASE = 0.015, 0.2  # seconds for which one that was refused comes next; more where Redis is far
+LEASE, LONGEST_LEASE = 0.05, 0.2  # seconds for which one that was refused comes next; more where Redis is far
 FORGOTTEN = 2 * 86400  # seconds; by then every bucket is full again
 
 _SCRIPT = Path(__file__).with_name("redis.lua").read_text()
@@ -40,6 +40,7 @@ class Reply(NamedTuple):
     complete: int
     told: Sequence[bytes]
     counts: Sequence[Sequence[Sequence[int]]]
+    wrote: int
     asked: float
     heard: float
 
@@ -57,7 +58,7 @@ class Script:
         options["driver_info"] = None  # which it would tell, two round trips long
         self._connection = ConnectionPool.from_url(url, **options).make_connection()
         self._script = ("EVAL", _SCRIPT)
-        self._caller = secrets.token_hex(4)
+        self._caller = ""
         self._lease = LEASE
 
     def ask(
@@ -70,6 +71,7 @@ class Script:
         keys = [NAME, f"{NAME}:changed", *(f"{CALLS}:{digest(client)}" for client, _ in counts)]
         pairs = [text for part, value in writes.items() for text in (parts.name(part), value or b"")]
         limits = [json.dumps(limits) for _, limits in counts]
+        self._caller = self._caller or secrets.token_hex(4)  # not earlier: processes may be forked from one
         who = [self._caller, round(self._lease * 1e6), FORGOTTEN]
         arguments = [len(keys), *keys, *who, version, len(writes), *pairs, *limits]
         asked = time.monotonic()
