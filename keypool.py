@@ -1,6 +1,7 @@
 """The pool of keys: leave to make one call, whose turn it is, and the account of what became of it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -171,8 +172,9 @@ def _health(books: Books, models: Sequence[str]) -> dict[str, Any]:
 def _snapshot(books: Books) -> Snapshot:
     now, state, rules = books.now, books.state, books.rules
     names = state.names | {key.id: key.label for key in rules.keys}
+    calls = sum((Counter(lane.calls) for lane in state.lanes.values()), Counter())
     keys = [
-        KeyView(key.label, names.get(record.owner, "?"), record.requests, record.failures, replace(record.cooling))
+        KeyView(key.label, names.get(record.owner, "?"), calls[key.id], record.failures, replace(record.cooling))
         for key, record in ((key, books.see(key)) for key in rules.keys)
     ]
     lanes = {(names.get(owner, "?"), model): lane.seen(now) for (owner, model), lane in state.lanes.items()}

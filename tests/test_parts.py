@@ -31,8 +31,9 @@ LANES = st.builds(
     st.lists(st.builds(Booking, WHOLE, WHOLE, st.booleans(), INSTANTS, INSTANTS), max_size=3),
     st.booleans(),
     WORDS,
+    st.dictionaries(WORDS, WHOLE, max_size=2),
 )
-RECORDS = st.builds(KeyRecord, WORDS, WHOLE, WHOLE, WHOLE, st.builds(Cooling, INSTANTS, WHOLE, WORDS, st.booleans()))
+RECORDS = st.builds(KeyRecord, WORDS, WHOLE, WHOLE, st.builds(Cooling, INSTANTS, WHOLE, WORDS, st.booleans()))
 SHELVES = st.dictionaries(WORDS, st.builds(Promise, INSTANTS, st.booleans()), max_size=3)
 PRESSES = st.builds(Presses, st.lists(WORDS, max_size=2), st.floats(0, 1e6), st.floats(0, 1e9), INSTANTS)
 STATES = st.builds(
@@ -90,7 +91,7 @@ def test_garbage_is_malformed(part: Part, text: bytes) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, "NaN", "Infinity", 1e999])
 def test_a_bucket_that_nothing_could_fill_is_malformed(limit: object) -> None:
-    text = f'[0,0,"",false,true,"",[[{limit},0,0,false],null,null,null],[],[]]'
+    text = f'[0,0,"",false,true,"",[[{limit},0,0,false],null,null,null],[],[],{{}}]'
 
     with pytest.raises(parts.Malformed):
         parts.decode(("lane", "o", "m"), text.encode())

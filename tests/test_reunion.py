@@ -85,10 +85,17 @@ def test_a_limit_that_one_has_learnt_is_known() -> None:
     assert TPM in both(lane(), lane(), bucketed(1000, 1, name=TPM)).buckets
 
 
-def test_a_keys_calls_are_added_and_its_organization_stays_known() -> None:
-    base, mine, theirs = KeyRecord("k", 0, 10, 1), KeyRecord("org", 2, 14, 3), KeyRecord("k", 1, 11, 2)
+def test_a_keys_failures_are_added_and_its_organization_stays_known() -> None:
+    base, mine, theirs = KeyRecord("k", 0, 1), KeyRecord("org", 2, 3), KeyRecord("k", 1, 2)
 
-    assert reunite(("key", "k"), base, mine, theirs, NOW) == KeyRecord("org", 2, 15, 4)
+    assert reunite(("key", "k"), base, mine, theirs, NOW) == KeyRecord("org", 2, 4)
+
+
+def test_calls_are_added_once() -> None:
+    one, other = lane(calls={"a": 5, "b": 1}), lane(calls={"a": 4, "c": 7})
+
+    assert both(lane(calls={"a": 3}), one, other).calls == {"a": 6, "b": 1, "c": 7}
+    assert reunite(LANE, None, deepcopy(one), deepcopy(other), NOW).calls == {"a": 5, "b": 1, "c": 7}
 
 
 def test_organizations_keep_names_of_their_own() -> None:

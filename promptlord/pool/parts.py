@@ -107,13 +107,13 @@ def _cooling_out(cooling: Cooling) -> list[Any]:
 
 
 def _key_out(record: KeyRecord) -> list[Any]:
-    return [record.owner, record.fails, record.requests, record.failures, *_cooling_out(record.cooling)]
+    return [record.owner, record.fails, record.failures, *_cooling_out(record.cooling)]
 
 
 def _key_in(value: Any) -> KeyRecord:
-    owner, fails, requests, failures, until, streak, reason, limited = value
+    owner, fails, failures, until, streak, reason, limited = value
     cooling = Cooling(_in(until), int(streak), str(reason), bool(limited))
-    return KeyRecord(str(owner), int(fails), int(requests), int(failures), cooling)
+    return KeyRecord(str(owner), int(fails), int(failures), cooling)
 
 
 def _lane_out(lane: Lane) -> list[Any]:
@@ -123,11 +123,11 @@ def _lane_out(lane: Lane) -> list[Any]:
     ]
     flights = [[each.number, each.tokens, _out(each.at), _out(each.expires)] for each in lane.flights]
     queue = [[each.number, each.tokens, each.bulk, _out(each.latest), _out(each.expires)] for each in lane.queue]
-    return [*_cooling_out(lane), lane.serves, lane.lacks, buckets, flights, queue]
+    return [*_cooling_out(lane), lane.serves, lane.lacks, buckets, flights, queue, lane.calls]
 
 
 def _lane_in(value: Any) -> Lane:
-    until, streak, reason, limited, serves, lacks, buckets, flights, queue = value
+    until, streak, reason, limited, serves, lacks, buckets, flights, queue, calls = value
     return Lane(
         _in(until),
         int(streak),
@@ -138,6 +138,7 @@ def _lane_in(value: Any) -> Lane:
         [Booking(int(n), int(tokens), bool(bulk), _in(latest), _in(end)) for n, tokens, bulk, latest, end in queue],
         bool(serves),
         str(lacks),
+        {str(key): int(count) for key, count in calls.items()},
     )
 
 

@@ -127,7 +127,8 @@ def _fits_at(since: float, full_at: float, period: float) -> float:
 class Lane(Cooling):
     """One organization, one model. ``serves``: it has answered.
 
-    ``lacks``: the id of the key that was told last that there is no such model, empty if none was.
+    ``lacks``: the id of the key that was told last that there is no such model, empty if none was. ``calls``: since the
+    start, by the keys' ids.
     """
 
     buckets: dict[str, Bucket] = field(default_factory=dict)
@@ -135,6 +136,7 @@ class Lane(Cooling):
     queue: list[Booking] = field(default_factory=list)
     serves: bool = False
     lacks: str = ""
+    calls: dict[str, int] = field(default_factory=dict)
 
     def ready_at(self, now: float, tokens: int, ahead: Sequence["Booking"] = (), room: Room = NO_ROOM) -> float:
         """The instant from which a request of so many tokens fits, behind what is in flight and ``ahead`` of it."""
@@ -263,6 +265,7 @@ class Lane(Cooling):
         self.flights = sorted(self.flights + other.flights, key=lambda flight: flight.number)
         self.queue = sorted(self.queue + other.queue, key=lambda booking: (booking.bulk, booking.number))
         self.serves, self.lacks = self.serves or other.serves, self.lacks or other.lacks
+        self.calls = {key: self.calls.get(key, 0) + other.calls.get(key, 0) for key in self.calls | other.calls}
 
     def shift(self, seconds: float) -> None:
         """Tell all instants by a clock that is so many seconds ahead of the one before."""

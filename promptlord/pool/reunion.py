@@ -24,7 +24,7 @@ def reunite(part: Part, base: Any, mine: Any, theirs: Any, now: float) -> Any:
         case "key":
             _keys(part[1], base or theirs, mine, theirs)
         case "lane":
-            _lanes(base or Lane(), mine, theirs, now)
+            _lanes(base or Lane(calls=theirs.calls), mine, theirs, now)
         case _:
             over = (base or {}).keys() - (mine.keys() & theirs.keys())
             both = mine | theirs
@@ -59,7 +59,6 @@ def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None
     if theirs.owner == own:
         theirs.owner = mine.owner
     theirs.fails = max(theirs.fails, mine.fails)
-    theirs.requests += max(0, mine.requests - base.requests)
     theirs.failures += max(0, mine.failures - base.failures)
 
 
@@ -76,6 +75,8 @@ def _lanes(base: Lane, mine: Lane, theirs: Lane, now: float) -> None:
     theirs.flights = sorted(_entries(base.flights, mine.flights, theirs.flights), key=lambda each: each.number)
     theirs.queue = sorted(_entries(base.queue, mine.queue, theirs.queue), key=lambda each: (each.bulk, each.number))
     theirs.serves, theirs.lacks = theirs.serves or mine.serves, theirs.lacks or mine.lacks
+    more = {key: max(0, count - base.calls.get(key, 0)) for key, count in mine.calls.items()}
+    theirs.calls = {key: theirs.calls.get(key, 0) + more.get(key, 0) for key in theirs.calls | more}
 
 
 def _buckets(base: Bucket | None, mine: Bucket, theirs: Bucket, now: float) -> None:

@@ -134,7 +134,6 @@ class KeyRecord:
 
     owner: str
     fails: int = 0  # since its last success
-    requests: int = 0  # since the start
     failures: int = 0  # since the start
     cooling: Cooling = field(default_factory=Cooling)
 

@@ -85,11 +85,9 @@ def _ready(books: Books, demand: Demand, candidates: Iterable[Candidate], rooms:
     records, lanes, now = books.state.keys, books.state.lanes, books.now
     for key, model in candidates:
         record = records.get(key.id)
-        if record is None:
-            return key, model
-        if record.cooling.until > now:
+        if record and record.cooling.until > now:
             continue
-        lane = lanes.get((record.owner, model))
+        lane = lanes.get((record.owner if record else key.id, model))
         if lane is None or (lane.until <= now and _ready_at(lane, demand, rooms.get(model, NO_ROOM), now) <= now):
             return key, model
     return None
@@ -141,7 +139,7 @@ def _put_in_flight(books: Books, reservation: Reservation) -> Reservation:
     if lane.flights or lane.queue:
         lane.sweep(now)
     lane.flights.append(Flight(number, reservation.tokens, now, now + books.rules.timeout + GRACE))
-    books.record(reservation.key).requests += 1
+    lane.calls[reservation.key.id] = lane.calls.get(reservation.key.id, 0) + 1
     reservation.number, reservation.booked, reservation.at = number, False, now
     return reservation
 
