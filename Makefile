@@ -24,7 +24,7 @@ demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
 run: .venv/run  ## the service with your .env
 	$(BIN)/gunicorn
 
-bench: .venv/run  ## what it can do, measured: four minutes; writes docs/bench.md
+bench: .venv/run  ## what it can do, measured: eight minutes; writes docs/bench.md
 	$(BIN)/python tools/bench.py
 
 soak: .venv/run  ## 20,000 requests while Groq fails and clients misbehave: three minutes
