@@ -59,6 +59,7 @@ LIVE = {
     "redis_server",
     "store",
     "program",
+    "small_soak",
     "subprocess",
     "load_in_process",
 }
