@@ -30,7 +30,7 @@ import redis
 import requests
 from flask.testing import FlaskClient
 from groqsim import GroqSim
-from real_redis import RedisServer
+from real_redis import RealRedis
 from rig import workers_of
 
 from app import create_app
@@ -175,35 +175,26 @@ def free_port() -> str:
 
 
 @contextmanager
-def some_redis() -> Iterator[RedisServer]:
-    if not (program := shutil.which("redis-server")):
+def redis_server() -> Iterator[RealRedis]:
+    """A real one on a free port."""
+    if not shutil.which("redis-server"):
         assert "CI" not in os.environ, "CI must install redis-server"
         pytest.skip("there is no redis-server here")
-    server = RedisServer(program, free_port())
-    try:
+    with closing(RealRedis(int(free_port()))) as server:
         yield server
-    finally:
-        server.end()
-
-
-@contextmanager
-def redis_server() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A real one on a free port: its address, and how to end it."""
-    with some_redis() as server:
-        yield server.url, server.end
 
 
 @pytest.fixture
-def store() -> Iterator[RedisServer]:
+def store() -> Iterator[RealRedis]:
     """A Redis of the test's own."""
-    with some_redis() as server:
+    with redis_server() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    with redis_server() as (url, _):
-        yield url
+    with redis_server() as server:
+        yield server.url
 
 
 @pytest.fixture

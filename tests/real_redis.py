@@ -1,51 +1,20 @@
 """A real Redis, what may become of it, and what may stand in it."""
 
 import json
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from faraway import faraway
 from redis import Redis
+from rig import RedisServer, redis_url
 
 
-class RedisServer:
-    """A real one on a port of its own, and what may become of it."""
-
-    def __init__(self, program: str, port: str) -> None:
-        self.url, self._port = f"redis://127.0.0.1:{port}", int(port)
-        self._command = [program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout
-        ready = any("Ready to accept connections" in line for line in self._process.stdout)
-        assert ready, "redis-server does not start"
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+class RealRedis(RedisServer):
+    """A real one, and what else may become of it."""
 
     def client(self) -> Redis:
         return Redis.from_url(self.url)
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        self._process.send_signal(signal.SIGSTOP)
-        yield
-        self._process.send_signal(signal.SIGCONT)
-
-    @contextmanager
-    def killed(self) -> Iterator[None]:
-        """In the end there is an empty one on the same port."""
-        self.end()
-        yield
-        self.start()
 
     @contextmanager
     def emptied(self) -> Iterator[None]:
@@ -72,11 +41,11 @@ class RedisServer:
     @contextmanager
     def away(self, seconds: float) -> Iterator[str]:
         """Its address where a way there and back takes so many seconds."""
-        with faraway(self._port, seconds) as way:
-            yield f"redis://127.0.0.1:{way.port}"
+        with faraway(self.port, seconds) as way:
+            yield redis_url(way.port)
 
 
-def spoil(store: RedisServer, garbage: str | None) -> Iterator[bytes]:
+def spoil(store: RealRedis, garbage: str | None) -> Iterator[bytes]:
     """Put garbage in place of each key in turn, and of each of a hash's or sorted set's values. ``None``: a list."""
     with store.client() as client:
         for name in sorted(client.scan_iter("promptlord:*")):

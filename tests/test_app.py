@@ -7,7 +7,6 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-import redis
 from conftest import KEYS, redis_server
 from flask.testing import FlaskClient
 from groqsim import GroqSim, Limits, Trouble
@@ -562,15 +561,15 @@ def test_a_forged_forwarded_address_gains_nothing(serve, clock, hops, one, other
 
 
 def test_redis_shares_the_counts_and_outlives_a_restart(serve):
-    with redis_server() as (url, _):
-        one, other = (serve(client_limits="2 per day", redis_url=url) for _ in range(2))
+    with redis_server() as server:
+        one, other = (serve(client_limits="2 per day", redis_url=server.url) for _ in range(2))
 
         assert [enhance(client).status_code for client in (one, other, one, other)] == [200, 200, 429, 429]
 
 
 def test_retry_after_is_never_too_early_though_redis_rounds(serve):
-    with redis_server() as (url, _), redis.Redis.from_url(url) as store:
-        client = serve(client_limits="1 per day", redis_url=url)
+    with redis_server() as server, server.client() as store:
+        client = serve(client_limits="1 per day", redis_url=server.url)
         enhance(client)
         (count,) = store.keys("promptlord:calls:*")
         store.pexpire(count, 9_400)
@@ -579,11 +578,11 @@ def test_retry_after_is_never_too_early_though_redis_rounds(serve):
 
 
 def test_without_redis_the_service_goes_on_and_counts_in_memory(serve):
-    with redis_server() as (url, end):
-        client = serve(client_limits="1 per day", redis_url=url)
+    with redis_server() as server:
+        client = serve(client_limits="1 per day", redis_url=server.url)
         assert [enhance(client).status_code for _ in range(2)] == [200, 429]
 
-        end()
+        server.close()
 
         assert enhance(client).status_code == 429, "what Redis had counted is known here"
         assert [enhance(client, environ_base={"REMOTE_ADDR": "10.0.0.2"}).status_code for _ in range(2)] == [200, 429]

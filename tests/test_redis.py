@@ -496,10 +496,10 @@ def test_nobody_comes_next_for_long_though_redis_clock_was_set_back(process: Pro
 
 
 def test_without_redis_each_goes_on_with_what_it_knows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    with redis_server() as (url, end):
-        pool = KeyPool(SECRETS[:2], per_minute=0, storage=InStep(url, clock))
+    with redis_server() as server:
+        pool = KeyPool(SECRETS[:2], per_minute=0, storage=InStep(server.url, clock))
         pool.settle(take(pool), limited(60))
-        end()
+        server.close()
 
         assert turns(pool, pool, pool) == [2, 2, 2]
         pool.settle(take(pool), limited(60))

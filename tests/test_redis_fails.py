@@ -11,7 +11,7 @@ import pytest
 import requests
 from conftest import KEYS, Server, poll, seconds_of
 from groqsim import GroqSim
-from real_redis import RedisServer, half_right, spoil
+from real_redis import RealRedis, half_right, spoil
 from several import (
     FREELY,
     NO_LIMITS,
@@ -30,8 +30,8 @@ from several import (
 )
 
 Start = Callable[..., Server]
-Harm = Callable[[RedisServer], AbstractContextManager[None]]
-HARMS = [RedisServer.frozen, RedisServer.killed, RedisServer.emptied, RedisServer.read_only, RedisServer.full]
+Harm = Callable[[RealRedis], AbstractContextManager[None]]
+HARMS = [RealRedis.frozen, RealRedis.killed, RealRedis.emptied, RealRedis.read_only, RealRedis.full]
 whatever_becomes_of_redis = pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
 
 
@@ -42,7 +42,7 @@ def sim() -> Iterator[GroqSim]:
 
 
 @pytest.fixture
-def two(start: Start, store: RedisServer) -> tuple[Server, Server]:
+def two(start: Start, store: RealRedis) -> tuple[Server, Server]:
     """Each has served once for each key."""
     one, other = (start(REDIS_URL=store.url, CLIENT_LIMITS="100000 per minute", **FREELY) for _ in range(2))
     for server in (one, other) * 3:
@@ -57,7 +57,7 @@ GARBAGE = ["x", "", '{"keys":[],"lanes":[]}', "[" * 9999, '{"turn": null}', None
 
 
 def test_garbage_is_ignored_written_anew_and_warned_of_once(
-    two: tuple[Server, Server], store: RedisServer, sim: GroqSim
+    two: tuple[Server, Server], store: RealRedis, sim: GroqSim
 ) -> None:
     for garbage in GARBAGE:
         before, damages = [warnings(server) for server in two], 0
@@ -77,7 +77,7 @@ def test_garbage_is_ignored_written_anew_and_warned_of_once(
 
 @pytest.mark.parametrize("garbage", ["x", None])
 def test_garbage_that_was_there_before_is_ignored_too(
-    start: Start, two: tuple[Server, Server], store: RedisServer, sim: GroqSim, garbage: str | None
+    start: Start, two: tuple[Server, Server], store: RealRedis, sim: GroqSim, garbage: str | None
 ) -> None:
     for server in two:
         server.end()
@@ -94,7 +94,7 @@ def test_garbage_that_was_there_before_is_ignored_too(
 
 
 def test_a_state_that_is_only_half_right_troubles_nobody(
-    two: tuple[Server, Server], store: RedisServer, sim: GroqSim
+    two: tuple[Server, Server], store: RealRedis, sim: GroqSim
 ) -> None:
     with store.client() as client:
         for name in sorted(client.scan_iter("promptlord:*")):
@@ -115,7 +115,7 @@ def test_a_state_that_is_only_half_right_troubles_nobody(
 
 
 @whatever_becomes_of_redis
-def test_requests_go_on(start: Start, two: tuple[Server, Server], store: RedisServer, sim: GroqSim, harm: Harm) -> None:
+def test_requests_go_on(start: Start, two: tuple[Server, Server], store: RealRedis, sim: GroqSim, harm: Harm) -> None:
     alone = start(**FREELY)  # which says what the machine does at such a time
     press(alone)
     with pressed([*two, alone], clients=10, pause=0.4) as met:
@@ -139,7 +139,7 @@ def test_requests_go_on(start: Start, two: tuple[Server, Server], store: RedisSe
 
 @whatever_becomes_of_redis
 def test_what_one_is_told_meanwhile_it_keeps_and_tells_afterwards(
-    two: tuple[Server, Server], store: RedisServer, sim: GroqSim, harm: Harm
+    two: tuple[Server, Server], store: RealRedis, sim: GroqSim, harm: Harm
 ) -> None:
     one, other = two
     with harm(store):
@@ -160,9 +160,9 @@ def test_what_one_is_told_meanwhile_it_keeps_and_tells_afterwards(
     assert len(keys_of(sim, "one")) >= 7
 
 
-@pytest.mark.parametrize("harm", [RedisServer.emptied, RedisServer.killed], ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("harm", [RealRedis.emptied, RealRedis.killed], ids=lambda harm: harm.__name__)
 def test_one_that_knows_nothing_undoes_nothing(
-    start: Start, two: tuple[Server, Server], store: RedisServer, sim: GroqSim, harm: Harm
+    start: Start, two: tuple[Server, Server], store: RealRedis, sim: GroqSim, harm: Harm
 ) -> None:
     meet_a_limit(sim, two[0], "gsk_two")
     with harm(store):
@@ -183,7 +183,7 @@ def test_one_that_knows_nothing_undoes_nothing(
     assert "gsk_two" not in keys_of(sim, "knows")
 
 
-def test_what_is_known_is_told_at_once_while_redis_is_silent(two: tuple[Server, Server], store: RedisServer) -> None:
+def test_what_is_known_is_told_at_once_while_redis_is_silent(two: tuple[Server, Server], store: RealRedis) -> None:
     met: dict[str, list[float]] = {"/health": [], "/ready": [], "/status": []}
     with pressed(two[:1], clients=4), store.frozen():
         for _ in poll(3, every=0.05):
@@ -200,7 +200,7 @@ def test_what_is_known_is_told_at_once_while_redis_is_silent(two: tuple[Server, 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 3.0])
 def test_a_redis_far_away_costs_a_little_time_or_none(
-    start: Start, store: RedisServer, sim: GroqSim, seconds: float
+    start: Start, store: RealRedis, sim: GroqSim, seconds: float
 ) -> None:
     with store.away(seconds) as url:
         server = start(REDIS_URL=url, **FREELY)

@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 from conftest import KEYS, Server, poll
 from groqsim import GroqSim, Limits, Trouble
-from real_redis import RedisServer
+from real_redis import RealRedis
 from several import (
     FREELY,
     NO_LIMITS,
@@ -33,7 +33,7 @@ Start = Callable[..., Server]
 
 
 def test_processes_take_turns_and_what_one_is_told_the_other_knows(
-    start: Start, store: RedisServer, sim: GroqSim
+    start: Start, store: RealRedis, sim: GroqSim
 ) -> None:
     one, other = (start(REDIS_URL=store.url, **FREELY) for _ in range(2))
     sim.order(Trouble.rate_limit(30), key="gsk_one")
@@ -43,13 +43,13 @@ def test_processes_take_turns_and_what_one_is_told_the_other_knows(
     assert keys_of(sim) == ["gsk_one", "gsk_two", "gsk_two", "gsk_three", "gsk_two"]
 
 
-def test_clients_are_counted_together(start: Start, store: RedisServer) -> None:
+def test_clients_are_counted_together(start: Start, store: RealRedis) -> None:
     both = [start(REDIS_URL=store.url, CLIENT_LIMITS="2 per day", **FREELY) for _ in range(2)]
 
     assert [press(server).status_code for server in both * 2] == [200, 200, 429, 429]
 
 
-def test_a_client_that_comes_back_when_told_to_is_not_too_early(start: Start, store: RedisServer) -> None:
+def test_a_client_that_comes_back_when_told_to_is_not_too_early(start: Start, store: RealRedis) -> None:
     one, other = (start(REDIS_URL=store.url, CLIENT_LIMITS="1 per 2 seconds", **FREELY) for _ in range(2))
 
     served = 0
@@ -65,7 +65,7 @@ def test_a_client_that_comes_back_when_told_to_is_not_too_early(start: Start, st
     assert served == 2
 
 
-def test_who_is_told_to_come_back_is_served_by_the_other(start: Start, store: RedisServer) -> None:
+def test_who_is_told_to_come_back_is_served_by_the_other(start: Start, store: RealRedis) -> None:
     per_minute = 120  # a slot in half a second, for one key
     settings = FREELY | {"KEY_REQUESTS_PER_MINUTE": str(per_minute), "MAX_WAIT_SECONDS": "0.2"}
     with GroqSim({"gsk_one": "org_one"}, Limits(per_minute, None, None, None)) as sim, ThreadPoolExecutor(20) as crowd:
@@ -96,7 +96,7 @@ def test_who_is_told_to_come_back_is_served_by_the_other(start: Start, store: Re
 # A process freezes, dies, or is wrong about the time
 
 
-def test_one_that_was_frozen_undoes_nothing(start: Start, store: RedisServer) -> None:
+def test_one_that_was_frozen_undoes_nothing(start: Start, store: RealRedis) -> None:
     keys = {f"gsk_{number}": f"org_{number}" for number in range(40)}  # many, so that a decision takes a while
     settings = FREELY | {"REDIS_URL": store.url, "GROQ_API_KEYS": ",".join(keys), "MAX_ATTEMPTS": "100"}
     with GroqSim(keys, NO_LIMITS, latency=0.02) as sim:
@@ -136,14 +136,14 @@ datetime.datetime = Wrong
 """
 
 
-def with_wrong_clocks(start: Start, where: Path, store: RedisServer, **settings: str) -> list[Server]:
+def with_wrong_clocks(start: Start, where: Path, store: RealRedis, **settings: str) -> list[Server]:
     """One whose clock is right, one that is an hour ahead, one that is an hour behind."""
     (where / "sitecustomize.py").write_text(WRONG_CLOCK)
     settings = FREELY | {"REDIS_URL": store.url, "PYTHONPATH": str(where)} | settings
     return [start(CLOCK_IS_OFF_BY=off, **settings) for off in ("0", "3600", "-3600")]
 
 
-def test_clocks_that_are_wrong_do_not_matter(start: Start, store: RedisServer, tmp_path: Path) -> None:
+def test_clocks_that_are_wrong_do_not_matter(start: Start, store: RealRedis, tmp_path: Path) -> None:
     with GroqSim(KEYS | {"gsk_four": "org_four"}, NO_LIMITS) as sim:
         more = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": ",".join(sim.keys)}
         servers = with_wrong_clocks(start, tmp_path, store, **more)
@@ -162,7 +162,7 @@ def test_clocks_that_are_wrong_do_not_matter(start: Start, store: RedisServer, t
                 assert 10 < told["readyIn"] <= 20
 
 
-def test_bookings_are_kept_whatever_clocks_say(start: Start, store: RedisServer, tmp_path: Path) -> None:
+def test_bookings_are_kept_whatever_clocks_say(start: Start, store: RealRedis, tmp_path: Path) -> None:
     with GroqSim(KEYS, Limits(60, None, None, None)) as sim:
         more = {"GROQ_BASE_URL": sim.url, "GROQ_API_KEYS": "gsk_one", "KEY_REQUESTS_PER_MINUTE": "60"}
         servers = with_wrong_clocks(start, tmp_path, store, **more)
@@ -174,9 +174,7 @@ def test_bookings_are_kept_whatever_clocks_say(start: Start, store: RedisServer,
         assert refusals(sim) <= 1
 
 
-def test_four_at_150_percent_use_what_there_is_though_one_dies_and_one_freezes(
-    start: Start, store: RedisServer
-) -> None:
+def test_four_at_150_percent_use_what_there_is_though_one_dies_and_one_freezes(start: Start, store: RealRedis) -> None:
     """It begins with full buckets, which the first seconds use up; then half as many again come as they refill."""
     per_minute, seconds = 60, 23.0
     rate = 3 * per_minute / 60  # of all three organizations, a second

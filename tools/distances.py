@@ -12,7 +12,7 @@ from typing import NamedTuple
 from faraway import faraway
 from groqsim import MODELS, Limits
 from latency import MILLISECONDS, table, verdict
-from rig import TOKEN, enhance, groq, redis_server, services
+from rig import TOKEN, RedisServer, enhance, groq, redis_url, services
 from workload import PROMPTS
 
 BEYOND = Limits(1_000_000, 1_000_000_000, 1_000_000_000, None)  # a paid plan that nobody uses up
@@ -50,9 +50,9 @@ def burst(processes: int, round_trip: float | None) -> Burst:
     with ExitStack() as stack:
         sim, setting = stack.enter_context(groq(settings, {})), {}
         if round_trip is not None:
-            redis = stack.enter_context(redis_server())
+            redis = stack.enter_context(closing(RedisServer()))
             way = stack.enter_context(faraway(redis.port, round_trip))
-            setting = {"REDIS_URL": redis.url(way.port)}
+            setting = {"REDIS_URL": redis_url(way.port)}
         ours = stack.enter_context(services(processes, sim.url, [*keys], MODELS[:1], **setting))
         ports = [service.port for service in ours]
         first = max(press(port, PROMPTS[0])[1] for port in ports)

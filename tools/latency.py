@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from groqsim import MODELS, Limits
-from rig import TOKEN, Service, groq, health, service
+from rig import TOKEN, Service, cpu, groq, health, service
 
 PAIRS = 400  # of a direct call and one through the service, in turn
 CLIENTS = 8  # that call without a pause
@@ -108,7 +108,7 @@ def call(connection: http.client.HTTPConnection, place: Place, *, stream: bool) 
 
 def load(served: Service) -> tuple[float, float]:
     """Calls a second from clients without a pause, and the worker's milliseconds of processor for each."""
-    until, before = time.monotonic() + LOAD, _cpu(served.worker)
+    until, before = time.monotonic() + LOAD, cpu(served.worker)
     counts: list[int] = []
 
     def client() -> None:
@@ -120,7 +120,7 @@ def load(served: Service) -> tuple[float, float]:
         counts.append(count)
 
     _together([client] * CLIENTS)
-    return sum(counts) / LOAD, (_cpu(served.worker) - before) / sum(counts) * MILLISECONDS
+    return sum(counts) / LOAD, (cpu(served.worker) - before) / sum(counts) * MILLISECONDS
 
 
 def _threads(count: int) -> list[str]:
@@ -155,12 +155,6 @@ def _together(tasks: Sequence[Callable[[], object]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of processor that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> float:

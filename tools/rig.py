@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -147,28 +148,49 @@ def services(count: int, *settings: Any, **more: Any) -> Iterator[list[Service]]
         yield [started.enter_context(service(*settings, **more)) for _ in range(count)]
 
 
-class Redis(NamedTuple):
-    port: int
-    process: int
+class RedisServer:
+    """A real Redis on this machine, empty, which keeps nothing. Close it."""
 
-    def url(self, port: int = 0) -> str:
-        """Its address, or that of who listens on ``port`` for it."""
-        return f"redis://127.0.0.1:{port or self.port}"
+    def __init__(self, port: int = 0) -> None:
+        """``port``: any that is free, if 0. Raises ``FileNotFoundError`` if there is none on this machine."""
+        self.port = port or _free_port()
+        self.url = redis_url(self.port)
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self) -> None:
+        port = str(self.port)
+        command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        if not any("Ready to accept connections" in line for line in self._process.stdout):
+            raise SystemExit("redis-server does not start")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """In the end there is an empty one on the same port."""
+        self.close()
+        yield
+        self.start()
 
 
-@contextmanager
-def redis_server(port: int = 0) -> Iterator[Redis]:
-    """A real one, empty, which keeps nothing; raises ``FileNotFoundError`` if there is none on this machine."""
-    port = port or _free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout
-            if not any(b"Ready to accept connections" in line for line in process.stdout):
-                raise SystemExit("redis-server does not start")
-            yield Redis(port, process.pid)
-        finally:
-            process.kill()
+def redis_url(port: int) -> str:
+    return f"redis://127.0.0.1:{port}"
 
 
 def cpu(pid: int) -> float:

@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
 from burst import pss
 from groqsim import MODELS
-from rig import Service, health, redis_server, services, workers_of
+from rig import RedisServer, Service, health, services, workers_of
 from soak_clients import TOKEN, Heard, Line, press_once
 from soak_groq import KEYS, SHARE, WHOLE_TIME, TroubledGroq, troubled
 from soak_judge import OK, judge
@@ -111,26 +111,6 @@ class Crowd:
                 self.heard.append(heard._replace(left=time.monotonic()))
 
 
-class FailingRedis:
-    """One that is away at times."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._redis = stack.enter_context(redis_server())
-        self.url = self._redis.url()
-
-    def freeze(self) -> None:
-        os.kill(self._redis.process, signal.SIGSTOP)
-        time.sleep(FROZEN)
-        os.kill(self._redis.process, signal.SIGCONT)
-
-    def restart(self) -> None:
-        """Kill it, and start an empty one in its place."""
-        os.kill(self._redis.process, signal.SIGKILL)
-        time.sleep(DEAD)
-        self._redis = self._stack.enter_context(redis_server(self._redis.port))
-
-
 def reload(master: int) -> float:
     """Have gunicorn replace its worker; return the seconds until the old one has gone, 0 if it does not go."""
     (old,), began = workers_of(master), time.monotonic()
@@ -145,7 +125,7 @@ def reload(master: int) -> float:
 class Soak:
     """Services under way, and what is seen of them."""
 
-    def __init__(self, groq: TroubledGroq, ours: Sequence[Service], redis: FailingRedis | None) -> None:
+    def __init__(self, groq: TroubledGroq, ours: Sequence[Service], redis: RedisServer | None) -> None:
         self._groq, self._ours, self._redis = groq, ours, redis
         self._calm = (f"quokka9{number:05}a" for number in itertools.count())
         self._looks: list[list[Look]] = [[] for _ in ours]
@@ -178,14 +158,18 @@ class Soak:
 
     def _mishaps(self) -> list[tuple[float, Callable[[], None]]]:
         """What befalls, and after which share of the requests."""
-        if not self._redis:  # a new worker knows nothing
-            return [(0.5, lambda: self._apart(self._reload))]
-        freeze, restart = self._redis.freeze, self._redis.restart
-        return [(0.25, lambda: self._apart(freeze)), (0.5, self._reload), (0.75, lambda: self._apart(restart))]
+        if not (redis := self._redis):  # a new worker knows nothing
+            return [(0.5, lambda: self._apart(nullcontext(), self._reload))]
+        return [
+            (0.25, lambda: self._apart(redis.frozen(), lambda: time.sleep(FROZEN))),
+            (0.5, self._reload),
+            (0.75, lambda: self._apart(redis.killed(), lambda: time.sleep(DEAD))),
+        ]
 
-    def _apart(self, befalls: Callable[[], None]) -> None:
+    def _apart(self, harm: AbstractContextManager[None], befalls: Callable[[], None]) -> None:
         began = time.monotonic()
-        befalls()
+        with harm:
+            befalls()
         self._away.append((began, time.monotonic()))
 
     def _reload(self) -> None:
@@ -217,7 +201,7 @@ def soak(count: int, seed: int, processes: int, log: IO[bytes]) -> Results:
     """Run; the services' log goes to ``log``."""
     with ExitStack() as stack:
         groq = stack.enter_context(troubled(seed))
-        redis = FailingRedis(stack) if processes > 1 else None
+        redis = stack.enter_context(closing(RedisServer())) if processes > 1 else None
         # Limits that nobody reaches are counted in Redis all the same.
         more = {"REDIS_URL": redis.url, "CLIENT_LIMITS": "1000000 per minute"} if redis else {}
         ours = services(processes, groq.url, [*KEYS], MODELS, log=log, **SETTINGS, **more)

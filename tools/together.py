@@ -12,7 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from distances import BEYOND, distances
 from groqsim import MODELS
 from latency import MILLISECONDS, table, verdict
-from rig import beside, cpu, groq, redis_server, services
+from rig import RedisServer, beside, cpu, groq, services
 from workload import PROMPTS
 
 CLIENTS = 16  # that ask again as soon as they are answered
@@ -74,15 +74,15 @@ def measure(load: Load, seconds: float) -> Done:
     keys = {f"gsk_together_{number}": f"org_{number}" for number in range(load.keys)}
     with ExitStack() as stack:
         sim = stack.enter_context(groq({"keys": keys, "limits": BEYOND, "models": load.models}, {}))
-        redis = stack.enter_context(redis_server()) if load.shared else None
-        setting = {"REDIS_URL": redis.url()} if redis else {}
+        redis = stack.enter_context(closing(RedisServer())) if load.shared else None
+        setting = {"REDIS_URL": redis.url} if redis else {}
         ours = stack.enter_context(services(load.processes, sim.url, [*keys], load.models, **setting))
         pipe = stack.enter_context(beside(_clients, [service.port for service in ours]))
         _ask(pipe, WARM)
-        before, there = sum(cpu(service.worker) for service in ours), cpu(redis.process) if redis else 0.0
+        before, there = sum(cpu(service.worker) for service in ours), cpu(redis.pid) if redis else 0.0
         times, statuses, took = _ask(pipe, seconds)
         after = sum(cpu(service.worker) for service in ours)
-        return Done(times, statuses, took, after - before, cpu(redis.process) - there if redis else 0.0)
+        return Done(times, statuses, took, after - before, cpu(redis.pid) - there if redis else 0.0)
 
 
 def _ask(pipe: Connection, seconds: float) -> tuple[list[float], Counter[int], float]:
