@@ -9,11 +9,12 @@ from typing import Any, Protocol, TypeVar
 from promptlord.errors import NoKeyReady
 from promptlord.pool import ledger, promises, turns
 from promptlord.pool.books import Books, Rules
-from promptlord.pool.memory import Decision, MemoryStorage
+from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.quota import FREE_PLAN, RPM, Cooling
 from promptlord.pool.state import (
     NO_NEWS,
     NO_TRACE,
+    Decision,
     Demand,
     Key,
     KeyView,

@@ -36,10 +36,10 @@ from rig import workers_of
 from app import create_app
 from keypool import KeyPool
 from promptlord.config import Config
-from promptlord.pool.memory import Decision, MemoryStorage
+from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.quota import Allowance
 from promptlord.pool.redis import RedisStorage
-from promptlord.pool.state import Demand, Outcome, Reservation, Scope
+from promptlord.pool.state import Decision, Demand, Outcome, Reservation, Scope
 
 del os.environ["LOG_LEVEL"]
 logging.getLogger("promptlord").setLevel(logging.NOTSET)
@@ -253,8 +253,8 @@ class Server:
     def health(self, timeout: float = 20) -> requests.Response:
         return requests.get(f"{self.url}/health", timeout=timeout)
 
-    def enhance(self, prompt: str = "write a poem about rain") -> requests.Response:
-        return requests.post(f"{self.url}/enhance", json={"prompt": prompt}, timeout=20)
+    def enhance(self, prompt: str = "write a poem about rain", timeout: float = 20) -> requests.Response:
+        return requests.post(f"{self.url}/enhance", json={"prompt": prompt}, timeout=timeout)
 
     def workers(self) -> list[int]:
         return workers_of(self.process.pid)

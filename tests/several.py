@@ -30,7 +30,7 @@ class Press(NamedTuple):
 
 
 def press(server: Server, prompt: str = "write a poem about rain", timeout: float = 10) -> requests.Response:
-    return requests.post(f"{server.url}/enhance", json={"prompt": prompt}, timeout=timeout)
+    return server.enhance(prompt, timeout)
 
 
 def heard(server: Server, prompt: str) -> Press:

@@ -16,9 +16,9 @@ from keypool import KeyPool
 from promptlord.errors import NoKeyReady
 from promptlord.pool import parts
 from promptlord.pool.books import MANY
-from promptlord.pool.memory import Decision, MemoryStorage
+from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.quota import LAG, RPD, RPM, TPD, TPM, Allowance, Bucket, Lane
-from promptlord.pool.state import Demand, Outcome, Reservation, State
+from promptlord.pool.state import Decision, Demand, Outcome, Reservation, State
 
 MODEL = ["m"]
 T = TypeVar("T")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -172,6 +173,13 @@ def test_what_is_settled_is_known_to_the_next_even_if_the_process_ends_at_once(p
     assert cooling(other) == [1]
 
 
+def test_who_is_only_looked_at_hears_the_news(process: Processes) -> None:
+    one, other = process(), process(kind=RedisStorage)
+    one.settle(take(one), limited(60))
+
+    soon(lambda: cooling(other) == [1])
+
+
 def test_no_secret_is_kept(process: Processes, store: Any) -> None:
     pool = process()
     pool.settle(take(pool), limited(60, organization="org_secret"))
@@ -223,6 +231,22 @@ def test_redis_tells_the_time_whatever_the_wall_clock_says(redis_url: str, store
 
     assert storage.decide(lambda state, now: now) == pytest.approx(seconds + micros / 1e6, abs=0.5)
     storage.close()
+
+
+def test_what_was_learnt_before_redis_was_heard_is_told_by_its_time(
+    redis_url: str, store: Any, way: tuple[Faraway, str]
+) -> None:
+    line, url = way
+    store.flushall()
+    line.fall_silent()
+    with closing(RedisStorage(url)) as early, closing(RedisStorage(redis_url)) as other:
+        alone, later = (KeyPool(SECRETS[:1], per_minute=0, storage=storage) for storage in (early, other))
+        alone.settle(take(alone), limited(60))
+        line.go_on()
+
+        soon(lambda: cooling(later) == [1])
+        assert later.ready_in(Demand(MODEL)) == pytest.approx(60, abs=10)
+        assert alone.ready_in(Demand(MODEL)) == pytest.approx(60, abs=10)
 
 
 def test_the_time_stays_as_it_is_while_it_can_be_true() -> None:

@@ -170,9 +170,8 @@ class Upstream:
             raise errors.NotConfigured("No Groq API key is configured")
         with self._admission.enter(bulk=call.demand.bulk) as inside:
             now = self._clock()
-            max_wait = self._max_wait
-            put_off = self._longest_wait if call.demand.bulk else max_wait
-            run = Run(call, now, now + self._timeout, now + max_wait, now + put_off, client)
+            put_off = self._longest_wait if call.demand.bulk else self._max_wait
+            run = Run(call, now, now + self._timeout, now + self._max_wait, now + put_off, client)
             self._keep_promise(run)
             result = self._attempts(run)
             if isinstance(result, Answer):  # which is in flight until it is closed

@@ -6,13 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from promptlord.pool.clients import Limit, Used, Windows
-from promptlord.pool.state import State
+from promptlord.pool.state import Decision, State
 
 T = TypeVar("T")
-
-Decision = Callable[
-    [State, float], T
-]  # of the state and the instant; it may be made several times, and the last counts
 
 
 class MemoryStorage:

@@ -64,8 +64,9 @@ def place(state: State, part: Part, found: Any) -> None:
     """Let a part be what was decoded; ``None``: as in a new state."""
     kind, *rest = part
     if kind == "head":
+        head = found or State(state.started_at)
         for each in _HEAD:
-            setattr(state, each, getattr(found or State(state.started_at), each))
+            setattr(state, each, getattr(head, each))
         return
     where: Any = {"key": state.keys, "lane": state.lanes, "promises": state.promises}[kind]
     index = (rest[0], rest[1]) if kind == "lane" else rest[0]

@@ -2,9 +2,9 @@
 --
 -- KEYS: the parts by name, with what is known of them all; their names by the version in which each last changed;
 --       then clients who call, each the beginning of a key for each limit.
--- ARGV: the caller's name, the microseconds of the lease that it gets if it is refused, the seconds after which all is forgotten; the
---       version that it knows, the number of parts that it writes, of each its name and its text, empty where it is no
---       more; then each client's limits as JSON, [calls, seconds].
+-- ARGV: the caller's name, the microseconds of the lease that it gets if it is refused, the seconds after which all is
+--       forgotten; the version that it knows, the number of parts that it writes, of each its name and its text, empty
+--       where it is no more; then each client's limits as JSON, [calls, seconds].
 --
 -- The parts are written if nobody has written any since that version. Answers:
 -- whether they were; whether the caller has a lease; the version; the epoch, which is the first one;

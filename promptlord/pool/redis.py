@@ -16,10 +16,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from redis import RedisError
 
 from promptlord.pool.clients import Limit, Used, Windows
-from promptlord.pool.memory import Decision
 from promptlord.pool.replica import UNKNOWN, Replica
 from promptlord.pool.script import LONGEST, Reply, Script
-from promptlord.pool.state import State
+from promptlord.pool.state import Decision, State
 
 log = logging.getLogger("promptlord")
 
@@ -176,15 +175,19 @@ class RedisStorage:
                 self._ask_at = asked if wait else asked + LINGER
                 self._work.notify()
         while wait and not proposal.accepted(LONGEST):
-            with self._lock:
-                # Later by far, it was this process that stood still, and Redis has better news.
-                if proposal in self._proposals and time.monotonic() < asked + 2 * LONGEST:
-                    if time.monotonic() < self._heard_at + LONGEST:  # others were faster, again and again
-                        self._go_alone()
-                    else:
-                        self._go_alone("too slow", RETRY)
+            self._waited_long(proposal, asked)
             asked = time.monotonic()
         return proposal.result
+
+    def _waited_long(self, proposal: _Proposal[Any], asked: float) -> None:
+        """Go alone, unless it is accepted, or it was this process that stood still: Redis has better news then."""
+        with self._lock:
+            now = time.monotonic()
+            if proposal in self._proposals and now < asked + 2 * LONGEST:
+                if now < self._heard_at + LONGEST:  # others were faster, again and again
+                    self._go_alone()
+                else:
+                    self._go_alone("too slow", RETRY)
 
     def _begin(self) -> None:
         """Not earlier: a process that forks would leave its thread behind."""

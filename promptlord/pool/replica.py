@@ -87,8 +87,9 @@ class Replica:
             self.unheard = {}
         for part, text in self._take(reply).items():
             if part in self.state.changed:
-                base, mine, theirs = (self._read(part, known.get(part)), self._value(part), self._read(part, text))
-                parts.place(self.state, part, reunite(part, base, mine, theirs, now))
+                base, theirs = self._read(part, known.get(part)), self._read(part, text)
+                both = reunite(part, base, parts.value(self.state, part), theirs, now)
+                parts.place(self.state, part, both)
             else:
                 self._put(part, text)
         join(self.state, lambda part: self._read(part, known.get(part)), now)
@@ -121,6 +122,3 @@ class Replica:
             self._known.pop(part, None)
             self._warn(UNREADABLE)
             return None
-
-    def _value(self, part: Part) -> Any:
-        return parts.value(self.state, part)

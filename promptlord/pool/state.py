@@ -2,12 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from promptlord.pool.quota import NO_ROOM, Allowance, Cooling, Lane, Room
+
+T = TypeVar("T")
 
 FADES = 60.0  # seconds in which the memory of presses fades to a third
 AHEAD = 15.0  # seconds of presses, at the rate of late, that bulk requests leave room for
@@ -218,6 +220,10 @@ class State:
             lane.shift(seconds)
         for shelf in self.promises.values():
             shelf.update({name: Promise(at + seconds, roomier) for name, (at, roomier) in shelf.items()})
+
+
+# What is decided of it, at an instant: it may be made several times, and the last one counts
+Decision = Callable[[State, float], T]
 
 
 # What may be shown
