@@ -1,10 +1,11 @@
 """A state's parts as text: what is written is read again, and what nobody here has written does no harm."""
 
+import json
 from typing import Any
 
 import pytest
 from conftest import Clock
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from promptlord.pool import parts
@@ -71,6 +72,17 @@ def test_what_is_written_is_read_again(state: State) -> None:
     assert texts(again) == texts(state)
 
 
+@given(st.floats(-1e9, 4e9))
+@example(1086.955819071428)
+def test_nobody_reads_an_instant_that_is_earlier(instant: float) -> None:
+    lane = Lane(until=instant)
+    text = parts.encode(State(0.0, lanes={("o", "m"): lane}), ("lane", "o", "m"))
+
+    again = parts.decode(("lane", "o", "m"), text or b"").until
+    assert instant <= again < instant + 2e-6
+    assert parts._out(again) == parts._out(instant)
+
+
 @given(st.sampled_from([HEAD, ("key", "k"), ("lane", "o", "m"), ("promises", "00")]), TEXTS)
 def test_what_another_wrote_is_read_or_refused(part: Part, value: Any) -> None:
     try:
@@ -122,7 +134,19 @@ def test_a_state_is_moved_to_another_clock_and_back(state: State, seconds: int) 
     state.shift(-seconds)
 
     for part, text in texts(state).items():
-        assert parts.decode(part, text or b"") == parts.decode(part, before[part] or b"")
+        assert near(json.loads(text or b""), json.loads(before[part] or b""))
+
+
+def near(one: Any, other: Any) -> bool:
+    """Whether two texts say the same, but for a microsecond that rounding up has added."""
+    match one:
+        case list():
+            return len(one) == len(other) and all(map(near, one, other))
+        case dict():
+            return one.keys() == other.keys() and all(near(one[name], other[name]) for name in one)
+        case int():
+            return one - other in (0, 1)
+    return bool(one == other)
 
 
 def test_a_part_is_small(clock: Clock) -> None:

@@ -1,6 +1,7 @@
 """A state's parts as text, so that machines can share them: each is small, and changes by itself. Pure.
 
-Instants are whole microseconds there. JSON, because a person can read it: msgpack is a third shorter and 3 µs faster.
+Instants are whole microseconds there, rounded up: others must not call a cooling key too early. JSON, because a person
+can read it: msgpack is a third shorter and 3 µs faster.
 """
 
 import json
@@ -77,7 +78,8 @@ def place(state: State, part: Part, found: Any) -> None:
 
 
 def _out(instant: float) -> int:
-    return round(instant * 1e6)
+    micros = round(instant * 1e6)
+    return micros if _in(micros) >= instant else micros + 1
 
 
 def _in(instant: Any) -> float:
