@@ -90,18 +90,25 @@ class Booking:
 class Cooling:
     """Until when something is out of rotation, why, and how many failures of its own it has had in a row.
 
-    ``limited``: only by a limit of Groq's, so that it will be back then; else it will be tried again.
+    ``limited``: only by a limit of Groq's, so that it will be back then; else it will be tried again. ``dimension``:
+    the bucket that this limit is of, if it was told.
     """
 
     until: float = 0.0
     streak: int = 0
     reason: str = ""
     limited: bool = False
+    dimension: str = ""
 
-    def cool(self, until: float, reason: str, *, limited: bool = False) -> None:
+    def cool(self, until: float, reason: str, *, limited: bool = False, dimension: str = "") -> None:
         """Keep it out of rotation; never shortens a longer cooldown."""
         if until > self.until:
-            self.until, self.reason, self.limited = until, reason, limited
+            self.until, self.reason, self.limited, self.dimension = until, reason, limited, dimension
+
+    def follow(self, other: "Cooling") -> None:
+        """Cool as long as another one does."""
+        self.cool(other.until, other.reason, limited=other.limited, dimension=other.dimension)
+        self.streak = max(self.streak, other.streak)
 
 
 def units(name: str, tokens: int, limit: float) -> float:
@@ -228,14 +235,18 @@ class Lane(Cooling):
     def learn(self, told: Mapping[str, Allowance], number: int, at: float, now: float) -> None:
         """Believe what the answer to reservation ``number`` says of the buckets as they were at the instant ``at``."""
         for name, (limit, full_in) in told.items():
-            if not (bucket := self.buckets.get(name)):
-                bucket = self.buckets[name] = Bucket(limit, PERIODS[name])
-            if number > bucket.reconciled:
-                bucket.limit, bucket.presumed = limit, False
+            bucket = self.size(name, limit, number)
             bucket.believe(min(at + full_in, now + bucket.period), number)
-            counted = self.buckets.get(RPM)
-            if counted and counted.presumed and limit > FREE_PLAN[name]:  # a paid plan
-                del self.buckets[RPM]
+
+    def size(self, name: str, limit: float, number: int) -> Bucket:
+        """Believe that the bucket has this limit, as the answer to reservation ``number`` says; return the bucket."""
+        bucket = self.buckets.setdefault(name, Bucket(limit, PERIODS[name]))
+        if number > bucket.reconciled:
+            bucket.limit, bucket.presumed = limit, False
+        counted = self.buckets.get(RPM)
+        if counted and counted.presumed and limit > FREE_PLAN[name]:  # a paid plan
+            del self.buckets[RPM]
+        return bucket
 
     def refuse(self, name: str, tokens: int, until: float, now: float) -> None:
         """Believe a refusal without numbers: the bucket has no room for such a request until then."""
@@ -245,8 +256,7 @@ class Lane(Cooling):
 
     def merge(self, other: "Lane", now: float) -> None:
         """Take over what another lane knows, now that both prove to be one; the worse news wins."""
-        self.cool(other.until, other.reason, limited=other.limited)
-        self.streak = max(self.streak, other.streak)
+        self.follow(other)
         for name in {*self.buckets, *other.buckets}:
             ours, theirs = self.buckets.get(name), other.buckets.get(name)
             if not ours or not theirs:  # where one knows that there is no such limit, it is not presumed

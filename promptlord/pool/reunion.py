@@ -6,7 +6,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from promptlord.pool.quota import Booking, Bucket, Cooling, Flight, Lane
+from promptlord.pool.quota import Booking, Bucket, Flight, Lane
 from promptlord.pool.state import KeyRecord, Part, State, next_name
 
 Entry = TypeVar("Entry", Flight, Booking)
@@ -55,7 +55,7 @@ def _heads(mine: State, theirs: State) -> None:
 
 
 def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None:
-    _cool(mine.cooling, theirs.cooling)
+    theirs.cooling.follow(mine.cooling)
     if theirs.owner == own:
         theirs.owner = mine.owner
     theirs.fails = max(theirs.fails, mine.fails)
@@ -63,7 +63,7 @@ def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None
 
 
 def _lanes(base: Lane, mine: Lane, theirs: Lane, now: float) -> None:
-    _cool(mine, theirs)
+    theirs.follow(mine)
     for name in {*mine.buckets, *theirs.buckets}:
         one, other = mine.buckets.get(name), theirs.buckets.get(name)
         if one and other:
@@ -97,8 +97,3 @@ def _entries(base: Sequence[Entry], mine: Sequence[Entry], theirs: Sequence[Entr
     before, here, there = ({each.number: each for each in entries} for entries in (base, mine, theirs))
     ended = before.keys() - (here.keys() & there.keys())
     return [each for number, each in (here | there).items() if number not in ended]
-
-
-def _cool(mine: Cooling, theirs: Cooling) -> None:
-    theirs.cool(mine.until, mine.reason, limited=mine.limited)
-    theirs.streak = max(theirs.streak, mine.streak)
