@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from promptlord.errors import NoKeyReady
+from promptlord.errors import Cause, NoKeyReady
 from promptlord.pool import ledger, promises, turns
 from promptlord.pool.books import Books, Rules
 from promptlord.pool.memory import MemoryStorage
-from promptlord.pool.quota import FREE_PLAN, RPM, Cooling
+from promptlord.pool.quota import FREE_PLAN, RPM, TPM, Cooling
 from promptlord.pool.state import (
     NO_NEWS,
     NO_TRACE,
@@ -112,6 +112,30 @@ class KeyPool:
         bad = outcome.cools is not Scope.NOTHING or outcome.retires or bool(outcome.blamed)  # others must know at once
         return self._decide(lambda books: ledger.settle(books, reservation, outcome), wait=bad)
 
+    def unserved(self, cause: Cause, reason: str, *, press: bool) -> None:
+        """Remember a request that was not served, and why; those that are served settle their reservation."""
+        self._decide(lambda books: ledger.unserved(books, cause, reason, press=press), wait=False)
+
+    def begin_check(self, apart: float) -> bool:
+        """Whether Groq may be asked about the keys now: not if it was in the last ``apart`` seconds."""
+
+        def decision(books: Books) -> bool:
+            checked_at = books.state.checked_at
+            allowed = not checked_at or books.now >= checked_at + apart
+            if allowed:
+                books.head().checked_at = books.now
+            return allowed
+
+        return self._decide(decision)
+
+    def learn(self, key: Key, model: str, outcome: Outcome, finding: str) -> News:
+        """Believe what Groq says when it is asked about a key, and of the model; ``finding``: in our words."""
+        return self._decide(lambda books: ledger.learn(books, key, model, outcome, finding))
+
+    def strangers(self, model: str, tokens: int) -> list[Key]:
+        """The keys whose organization is not known, unless so many tokens of the model may be asked for at once."""
+        return self._look(lambda books: _strangers(books, model, tokens))
+
     def ready_in(self, demand: Demand) -> float:
         """Seconds until what is demanded would be served; 0 if it would now."""
         return self._look(lambda books: turns.ready_in(books, demand))
@@ -170,14 +194,31 @@ def _health(books: Books, models: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _strangers(books: Books, model: str, tokens: int) -> list[Key]:
+    def known(key: Key) -> bool:
+        bucket = books.see_lane(key, model).buckets.get(TPM)
+        return books.see(key).owner != key.id or (bucket is not None and bucket.limit >= tokens)
+
+    return [key for key in books.rules.keys if not known(key)]
+
+
 def _snapshot(books: Books) -> Snapshot:
     now, state, rules = books.now, books.state, books.rules
     names = state.names | {key.id: key.label for key in rules.keys}
     calls = sum((Counter(lane.calls) for lane in state.lanes.values()), Counter())
     keys = [
-        KeyView(key.label, names.get(record.owner, "?"), calls[key.id], record.failures, replace(record.cooling))
+        KeyView(
+            key.label,
+            names.get(record.owner, "?"),
+            calls[key.id],
+            record.failures,
+            replace(record.cooling),
+            record.refused,
+            record.finding,
+        )
         for key, record in ((key, books.see(key)) for key in rules.keys)
     ]
     lanes = {(names.get(owner, "?"), model): lane.seen(now) for (owner, model), lane in state.lanes.items()}
     per_minute = FREE_PLAN[RPM] if rules.per_minute is None else rules.per_minute
-    return Snapshot(now, now - state.started_at, per_minute, keys, lanes)
+    hours = {number: replace(hour) for number, hour in state.hours.items()}
+    return Snapshot(now, now - state.started_at, per_minute, keys, lanes, hours, state.checked_at)

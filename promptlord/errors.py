@@ -1,5 +1,18 @@
 """What can go wrong, and what whoever catches it may do. ``app.py`` makes statuses of it, and nobody else."""
 
+from enum import Enum, auto
+
+
+class Cause(Enum):
+    """Why a request failed, as the operator has to see it."""
+
+    BUSY = auto()  # no key is ready soon enough, or too many requests come at once
+    KEYS = auto()  # Groq refuses our keys
+    GROQ = auto()  # it does not answer, or not in time, has trouble, or answers what can't be used
+    NETWORK = auto()  # it refuses this server's network
+    MODEL = auto()  # it does not serve the model
+    REQUEST = auto()  # the request itself, or whoever sent it
+
 
 class PromptLordError(Exception):
     """All that this service raises of its own. The message is safe to show."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from conftest import KEYS
-from groqsim import GroqSim, Trouble
+from groqsim import GroqSim, Limits, Trouble
 
 from app import create_app
 from promptlord.config import Config
@@ -42,11 +42,49 @@ def test_keys_that_work_and_models_that_exist(sim: GroqSim) -> None:
     assert "Keys of one organization add nothing" in result.stdout
 
 
-def test_each_key_costs_one_call_and_no_token(sim: GroqSim) -> None:
+def test_each_key_costs_two_calls_and_nothing_of_any_allowance(sim: GroqSim) -> None:
     check(sim)
 
-    assert sorted(call.key for call in sim.calls) == sorted(KEYS)
-    assert {(call.method, call.path) for call in sim.calls} == {("GET", "/openai/v1/models")}
+    asked = [(call.key, call.method, call.path, call.status) for call in sim.calls]
+    models, probe = ("GET", "/openai/v1/models", 200), ("POST", "/openai/v1/chat/completions", 413)
+    assert sorted(asked) == sorted((key, *call) for key in KEYS for call in (models, probe))
+
+
+def test_keys_of_one_organization_are_named_and_add_nothing() -> None:
+    with GroqSim(KEYS | {"gsk_four": "org_two"}) as sim:
+        result = check(sim, keys=(*KEYS, "gsk_four"))
+        told = json.loads(check(sim, "--json", keys=(*KEYS, "gsk_four")).stdout)
+
+    assert "#2 and #4 are of one organization, and share its limits." in result.stdout
+    assert "90 requests and 24,000 tokens a minute" in result.stdout
+    assert told["shared"] == [["#2", "#4"]]
+    assert "org_" not in result.output
+
+
+def test_a_paid_plan_and_another_host_say_nothing_of_the_organization() -> None:
+    with GroqSim(KEYS, Limits(1000, 250_000, 500_000, None)) as sim:
+        result = check(sim)
+        probes = [call for call in sim.calls if call.method == "POST"]
+
+    assert [lines(result)[label] for label in ("#1", "#2", "#3")] == ["works"] * 3
+    assert "of one organization," not in result.stdout
+    assert [call.status for call in probes] == [200] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Trouble.named("blocked_api_access"), "Spend limit reached (400): raise it in the Groq console"),
+        (Trouble.named("rate_limit"), "works"),
+        (Trouble.status(500), "works"),
+        (Trouble.named("model_permission_blocked_org"), "works"),
+    ],
+)
+def test_the_second_call_counts_only_where_it_tells_of_the_key(fault: Trouble, words: str, sim: GroqSim) -> None:
+    sim.order(Trouble(), key="gsk_two")  # the first call
+    sim.order(fault, key="gsk_two", times=None)
+
+    assert lines(check(sim))["#2"] == words
 
 
 @pytest.mark.parametrize(
@@ -55,7 +93,10 @@ def test_each_key_costs_one_call_and_no_token(sim: GroqSim) -> None:
         (Trouble.named("invalid_api_key"), "revoked (401): create a new one"),
         (Trouble.named("organization_restricted"), "the organization is restricted: ask Groq's support why"),
         (Trouble.named("spend_limit_reached"), "Spend limit reached (400): raise it in the Groq console"),
-        (Trouble.named("cloudflare_1010"), "this server's network is refused: not the key"),
+        (
+            Trouble.named("cloudflare_1010"),
+            "Groq refuses this server's network address or user agent, whatever the key (403): not the key",
+        ),
         (Trouble.named("rate_limit"), "Rate limit exceeded on requests per minute (429): not the key"),
         (Trouble.named("bad_gateway_html"), "Groq answered 502: not the key"),
         (Trouble.named("garbage"), "unusable answer (200): not the key"),
@@ -115,7 +156,7 @@ def test_repeated_keys_are_mentioned_and_asked_once(sim: GroqSim) -> None:
     result = create_app(config).test_cli_runner().invoke(args=["check-keys"])
 
     assert "GROQ_API_KEYS repeats 1: each counts once." in result.stdout
-    assert len(sim.calls) == 2
+    assert len(sim.calls) == 4
 
 
 def test_json(sim: GroqSim) -> None:
@@ -129,6 +170,7 @@ def test_json(sim: GroqSim) -> None:
             {"label": "#2", "works": True, "result": "works"},
             {"label": "#3", "works": False, "result": "revoked (401): create a new one"},
         ],
+        "shared": [],
         "repeated": 0,
         "models": [{"name": MODELS[0], "exists": True, "result": "exists"}],
         "atMost": {

@@ -8,9 +8,10 @@ from conftest import Clock
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from promptlord.errors import Cause
 from promptlord.pool import parts
 from promptlord.pool.quota import PERIODS, Booking, Bucket, Cooling, Flight, Lane
-from promptlord.pool.state import HEAD, KeyRecord, Part, Presses, Promise, State
+from promptlord.pool.state import HEAD, Hour, KeyRecord, Part, Presses, Promise, Refusal, State
 
 INSTANTS = st.integers(0, 2**50).map(lambda micros: micros / 1e6)
 WHOLE, WORDS = st.integers(0, 2**52), st.text(max_size=9)
@@ -20,6 +21,7 @@ LANES = st.builds(
     WHOLE,
     WORDS,
     st.booleans(),
+    WORDS,
     st.dictionaries(st.sampled_from([*PERIODS]), st.just(None)).flatmap(
         lambda names: st.fixed_dictionaries(
             {
@@ -34,7 +36,10 @@ LANES = st.builds(
     WORDS,
     st.dictionaries(WORDS, WHOLE, max_size=2),
 )
-RECORDS = st.builds(KeyRecord, WORDS, WHOLE, WHOLE, st.builds(Cooling, INSTANTS, WHOLE, WORDS, st.booleans()))
+COOLINGS = st.builds(Cooling, INSTANTS, WHOLE, WORDS, st.booleans(), WORDS)
+REFUSALS = st.one_of(st.none(), st.sampled_from(Refusal))
+RECORDS = st.builds(KeyRecord, WORDS, WHOLE, WHOLE, COOLINGS, REFUSALS, WORDS)
+HOURS = st.builds(Hour, WHOLE, WHOLE, WHOLE, INSTANTS, INSTANTS, st.sampled_from(Cause), WORDS, WHOLE)
 SHELVES = st.dictionaries(WORDS, st.builds(Promise, INSTANTS, st.booleans()), max_size=3)
 PRESSES = st.builds(Presses, st.lists(WORDS, max_size=2), st.floats(0, 1e6), st.floats(0, 1e9), INSTANTS)
 STATES = st.builds(
@@ -46,9 +51,11 @@ STATES = st.builds(
     st.dictionaries(WORDS, INSTANTS, max_size=2),
     PRESSES,
     INSTANTS,
+    INSTANTS,
     st.dictionaries(st.just("key"), RECORDS),
     st.dictionaries(st.tuples(st.just("owner"), WORDS), LANES, max_size=2),
     st.dictionaries(st.just("0f"), SHELVES),
+    st.dictionaries(st.integers(0, 10**6), HOURS, max_size=3),
 )
 TEXTS = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS),
@@ -83,7 +90,7 @@ def test_nobody_reads_an_instant_that_is_earlier(instant: float) -> None:
     assert parts._out(again) == parts._out(instant)
 
 
-@given(st.sampled_from([HEAD, ("key", "k"), ("lane", "o", "m"), ("promises", "00")]), TEXTS)
+@given(st.sampled_from([HEAD, ("key", "k"), ("lane", "o", "m"), ("promises", "00"), ("hour", "7")]), TEXTS)
 def test_what_another_wrote_is_read_or_refused(part: Part, value: Any) -> None:
     try:
         found = parts.decode(part, parts._encoder.encode(value).encode())
@@ -103,7 +110,7 @@ def test_garbage_is_malformed(part: Part, text: bytes) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, "NaN", "Infinity", 1e999])
 def test_a_bucket_that_nothing_could_fill_is_malformed(limit: object) -> None:
-    text = f'[0,0,"",false,true,"",[[{limit},0,0,false],null,null,null],[],[],{{}}]'
+    text = f'[0,0,"",false,"",true,"",[[{limit},0,0,false],null,null,null],[],[],{{}}]'
 
     with pytest.raises(parts.Malformed):
         parts.decode(("lane", "o", "m"), text.encode())
@@ -114,7 +121,9 @@ def test_a_models_name_may_be_anything(model: str) -> None:
     assert parts.named(parts.name(("lane", "owner", model))) == ("lane", "owner", model)
 
 
-@pytest.mark.parametrize("name", [b"", b"version", b"lane", b"lane x", b"key", b"keys x", b"head x", b"\xff \xff"])
+@pytest.mark.parametrize(
+    "name", [b"", b"version", b"lane", b"lane x", b"key", b"keys x", b"head x", b"hour x", b"hour", b"\xff \xff"]
+)
 def test_other_names_are_no_parts(name: bytes) -> None:
     assert parts.named(name) is None
 

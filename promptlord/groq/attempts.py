@@ -303,14 +303,14 @@ class Upstream:
         except (errors.Unusable, errors.Broken) as error:
             raise self._suspect(run, reservation, policy.unusable(error)) from error
         finally:
-            self._announce(self._pool.settle(reservation, outcome))
+            announce(self._pool.settle(reservation, outcome))
 
     def _refused(self, run: Run[T], reservation: Reservation, answer: Answer) -> T:
         """Let the right one pay; return the answer all the same if the caller wants to see such ones."""
         verdict = policy.judge(answer.status, answer.headers, answer.read())
-        _complain(reservation, verdict)
+        complain(reservation.key, verdict)
         news = self._pool.settle(reservation, verdict.outcome(answer.headers))
-        self._announce(news)
+        announce(news)
         if news.retired:
             verdict = replace(verdict, fault=Fault.MODEL)
         if verdict.fault in run.call.passthrough:
@@ -330,18 +330,21 @@ class Upstream:
 
     def _suspect(self, run: Run[T], reservation: Reservation, verdict: Verdict) -> "_Failed[T]":
         """What looks like Groq's own trouble: the key pays if another one then serves the same request."""
-        _complain(reservation, verdict)
+        complain(reservation.key, verdict)
         run.suspects.append(reservation)
         run.failed.add((reservation.key, reservation.model))
         return _Failed(verdict, run.call)
 
-    def _announce(self, news: News) -> None:
-        for key, fails in news.marked:
-            log.warning("⚠️  API Key %s marked as failed (fail count: %d)", key.label, fails)
-        if shared := news.shared:
-            labels = ", ".join(key.label for key in shared.keys)
-            log.warning("⚠️  API Keys %s share organization %s: together they have one's capacity", labels, shared.name)
+
+def announce(news: News) -> None:
+    """Log what followed from an outcome."""
+    for key, fails in news.marked:
+        log.warning("⚠️  API Key %s marked as failed (fail count: %d)", key.label, fails)
+    if shared := news.shared:
+        labels = ", ".join(key.label for key in shared.keys)
+        log.warning("⚠️  API Keys %s share organization %s: together they have one's capacity", labels, shared.name)
 
 
-def _complain(reservation: Reservation, verdict: Verdict) -> None:
-    log.error("❌ Groq API Error (Key %s): %s", reservation.key.label, verdict.reason)
+def complain(key: Key, verdict: Verdict) -> None:
+    """Log what is wrong with an answer to a call with this key."""
+    log.error("❌ Groq API Error (Key %s): %s", key.label, verdict.reason)

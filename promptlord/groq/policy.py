@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from promptlord.pool.quota import PERIODS, RPD, TPM, Allowance
-from promptlord.pool.state import Outcome, Scope
+from promptlord.pool.state import Outcome, Refusal, Scope
 
 DAY = 86400.0  # no limit of Groq's is longer, so no cooldown is
 
@@ -49,6 +49,8 @@ class Verdict:
     organization: str = field(default="", repr=False)
     dimension: str = ""  # which limit, in Groq's words: "tokens per minute"
     level: Mapping[str, Allowance] = field(default_factory=dict)  # of that limit, as its refusal tells it
+    limits: Mapping[str, float] = field(default_factory=dict)  # likewise, where no level is told
+    refusal: Refusal | None = None  # of the key
     excess: int = 0  # tokens by which the request is too large, if that was told
     told: str = ""  # our words for whoever called, where there are better ones than the fault's
     answer: tuple[int, bytes] | None = field(default=None, repr=False)  # status and JSON of Groq's own trouble, masked
@@ -61,11 +63,13 @@ class Verdict:
             seconds=self.cooldown,
             limited=limited,
             reason=f"{self.dimension or 'limit'} used up" if limited else self.reason,
+            refusal=self.refusal,
             dimension=self.dimension,
             lacks=self.fault is Fault.LACKING,
             retires=self.fault is Fault.MODEL,
             organization=self.organization,
             allowances={**allowances(headers), **self.level},
+            limits=self.limits,
         )
 
 
@@ -75,15 +79,20 @@ _COOLS = {
     Fault.KEY_FOR_MODEL: Scope.LANE,
     Fault.LACKING: Scope.LANE,
 }
-REVOKED = "Invalid API key: create a new one in the Groq console"
-RESTRICTED = "Organization restricted: ask Groq's support why"
-REFUSED_NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
+_REFUSED = {
+    Refusal.REVOKED: "Invalid API key: create a new one in the Groq console",
+    Refusal.RESTRICTED: "Organization restricted: ask Groq's support why",
+    Refusal.SPENT: "Spend limit reached: raise it in the Groq console",
+}
+_REFUSED_NETWORK = "Groq refuses this server's network address or user agent, whatever the key"
 
+_REFUSALS = {
+    "organization_restricted": Refusal.RESTRICTED,
+    "blocked_api_access": Refusal.SPENT,
+    "spend_": Refusal.SPENT,
+    "invalid_api_key": Refusal.REVOKED,
+}
 _BY_CODE = {
-    "organization_restricted": (Fault.KEY, RESTRICTED),
-    "blocked_api_access": (Fault.KEY, "Spend limit reached: raise it in the Groq console"),
-    "spend_": (Fault.KEY, "Spend limit reached: raise it in the Groq console"),
-    "invalid_api_key": (Fault.KEY, REVOKED),
     "model_permission_blocked": (Fault.KEY_FOR_MODEL, "Model not allowed: allow it in the Groq console"),
     "model_decommissioned": (Fault.MODEL, "Model decommissioned"),
     "model_not_found": (Fault.LACKING, "Model not found"),
@@ -112,18 +121,25 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
         return Verdict(Fault.LIMIT, reason, _cooldown(headers, message), organization, dimension, level)
     if status == 413:  # its code says rate_limit_exceeded, yet waiting never helps
         reason = "Request too large for the model's tokens per minute"
-        return Verdict(Fault.SIZE, reason, organization=organization, excess=max(0, requested - limit))
+        limits = {TPM: float(limit)} if limit and "(TPM)" in message else {}
+        excess = max(0, requested - limit)
+        return Verdict(Fault.SIZE, reason, organization=organization, limits=limits, excess=excess)
     if not 400 <= status < 500 or status == 498:
         answer = (status, mask(body)) if error and 498 <= status < 600 and len(body) <= _ANSWER_MAX else None
         return Verdict(Fault.GROQ, f"Groq answered {status}", answer=answer)
+    if refusal := _refusal(status, code):
+        return Verdict(Fault.KEY, _REFUSED[refusal], refusal=refusal)
     for sign, (fault, reason) in _BY_CODE.items():
         if code.startswith(sign):
             return Verdict(fault, reason)
-    if status == 401:
-        return Verdict(Fault.KEY, REVOKED)
     if status == 403 and (not error or "network settings" in message):
-        return Verdict(Fault.NETWORK, REFUSED_NETWORK)
+        return Verdict(Fault.NETWORK, _REFUSED_NETWORK)
     return Verdict(Fault.REQUEST, f"Request refused: {status} {code}".rstrip())
+
+
+def _refusal(status: int, code: str) -> Refusal | None:
+    told = (refusal for sign, refusal in _REFUSALS.items() if code.startswith(sign))
+    return next(told, Refusal.REVOKED if status == 401 else None)
 
 
 def _level(dimension: str, limit: int, used: int) -> dict[str, Allowance]:

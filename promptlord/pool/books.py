@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from promptlord.pool.quota import FREE_PLAN, PERIODS, RPM, TPM, Bucket, Lane
-from promptlord.pool.state import HEAD, Key, KeyRecord, State
+from promptlord.pool.state import HEAD, HOUR, Hour, Key, KeyRecord, State
 
+HOURS = 24  # that are remembered
 MANY = 1000  # lanes, beyond which idle ones are forgotten: clients choose the models' names
 
 
@@ -81,6 +82,17 @@ class Books:
         """Remember it under another name."""
         self.state.changed.add(("lane", owner, model))
         self.state.lanes[owner, model] = lane
+
+    def hour(self) -> Hour:
+        """The present one, to be changed. Those of yesterday are forgotten when it begins."""
+        number, hours, changed = int(self.now // HOUR), self.state.hours, self.state.changed
+        changed.add(("hour", str(number)))
+        if hour := hours.get(number):
+            return hour
+        for old in [old for old in hours if old <= number - HOURS]:
+            changed.add(("hour", str(old)))
+            del hours[old]
+        return hours.setdefault(number, Hour())
 
     def next_number(self) -> int:
         """Of a reservation: what was begun later has a greater one, whoever began it and whatever he knew."""

@@ -1,7 +1,9 @@
 """What became of a call: the account of a reservation is settled in one step, with all that its answer told. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from promptlord.errors import Cause
 from promptlord.pool.books import MANY, Books
 from promptlord.pool.quota import LAG, Cooling, Lane
 from promptlord.pool.state import NO_NEWS, Key, KeyRecord, News, Outcome, Reservation, Scope, Shared, digest, next_name
@@ -13,15 +15,14 @@ RETIREMENT = 600.0  # seconds for which a model that nobody serves is passed ove
 def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
     """End a reservation; see ``KeyPool.settle``."""
     key, now = reservation.key, books.now
+    books.lane(key, reservation.model).land(reservation.number)
+    shared = _join(books, key, outcome.organization) if outcome.organization else None
     lane = books.lane(key, reservation.model)
-    lane.land(reservation.number)
-    shared = None
-    if outcome.organization:
-        shared = _join(books, key, outcome.organization)
-        lane = books.lane(key, reservation.model)
     at = min(now, reservation.at + LAG)  # when Groq admitted or refused the call, and stamped its headers
     if outcome.allowances:
         lane.learn(outcome.allowances, reservation.number, at, now)
+    for name, limit in outcome.limits.items():
+        lane.size(name, limit, reservation.number)
     if outcome.admitted:
         lane.consume(reservation.number, outcome.tokens or reservation.tokens, at, now)
     if outcome.served:
@@ -36,13 +37,34 @@ def settle(books: Books, reservation: Reservation, outcome: Outcome) -> News:
     return News(marked, shared, retired, known)
 
 
+def learn(books: Books, key: Key, model: str, outcome: Outcome, finding: str) -> News:
+    """Note what Groq says when it is asked about a key: it is no request's, so nothing is counted for it."""
+    record = books.record(key)
+    record.finding = finding
+    if outcome.served and (record.fails or record.refused):
+        record.fails, record.refused, record.cooling = 0, None, Cooling()
+    asked = Reservation(key, model, 0, bulk=True, latest=0.0, number=books.next_number(), at=books.now)
+    return settle(books, asked, replace(outcome, served=False))
+
+
+def unserved(books: Books, cause: Cause, reason: str, *, press: bool) -> None:
+    """Note a request that was not served, and why: we refused it, or it failed."""
+    hour = books.hour()
+    if cause in (Cause.BUSY, Cause.REQUEST):
+        hour.refused += press
+        return
+    hour.failed += press
+    hour.failed_at, hour.cause, hour.reason, hour.row = books.now, cause, reason, hour.row + 1
+
+
 def _credit(books: Books, reservation: Reservation, lane: Lane) -> None:
     """The key has proved itself: nothing counts against it any more, but a cooldown that runs goes on."""
-    lane.streak = 0
+    hour, lane.streak = books.hour(), 0
+    hour.served, hour.served_at, hour.row = hour.served + (not reservation.bulk), books.now, 0
     record = books.see(reservation.key)
-    if record.fails or record.cooling.streak:
+    if record.fails or record.cooling.streak or record.refused:
         record = books.record(reservation.key)
-        record.fails = record.cooling.streak = 0
+        record.fails, record.cooling.streak, record.refused = 0, 0, None
     lane.serves, lane.lacks = True, ""
     if reservation.model in books.state.retired:
         del books.head().retired[reservation.model]
@@ -59,6 +81,7 @@ def _blame(books: Books, served: Key, earlier: Sequence[Reservation]) -> list[tu
 def _punish(books: Books, reservation: Reservation, lane: Lane, outcome: Outcome) -> int:
     """Let what failed cool; return the key's failures since its last success."""
     record = books.record(reservation.key)
+    record.refused = outcome.refusal or record.refused
     cooling: Cooling = lane if outcome.cools is Scope.LANE else record.cooling
     seconds = outcome.seconds or books.rules.cooldown
     if not outcome.limited:
@@ -67,7 +90,7 @@ def _punish(books: Books, reservation: Reservation, lane: Lane, outcome: Outcome
         seconds = max(seconds, min(seconds * 2.0 ** min(cooling.streak - 1, 16), LONGEST_COOLDOWN))
     if outcome.dimension and outcome.dimension not in outcome.allowances:
         lane.refuse(outcome.dimension, reservation.tokens, books.now + seconds, books.now)
-    cooling.cool(books.now + seconds, outcome.reason, limited=outcome.limited)
+    cooling.cool(books.now + seconds, outcome.reason, limited=outcome.limited, dimension=outcome.dimension)
     return _fail(record)
 
 

@@ -5,15 +5,16 @@ can read it: msgpack is a third shorter and 3 µs faster.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from promptlord.errors import Cause
 from promptlord.pool.quota import PERIODS, Booking, Bucket, Cooling, Flight, Lane
-from promptlord.pool.state import KeyRecord, Part, Presses, Promise, State
+from promptlord.pool.state import Hour, KeyRecord, Part, Presses, Promise, Refusal, State
 
 _BUCKETS = tuple(PERIODS)  # in the order in which they are written
-_HEAD = ("turn", "number", "started_at", "promised", "names", "retired", "presses")
+_HEAD = ("turn", "number", "started_at", "promised", "names", "retired", "presses", "checked_at")
 _encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
@@ -36,7 +37,7 @@ def named(name: bytes) -> Part | None:
     """The part of this name; ``None``: this release has none such."""
     with suppress(UnicodeDecodeError):
         kind, *rest = name.decode("utf-8", "surrogatepass").split(" ", 2)
-        if len(rest) == _DEPTHS.get(kind):
+        if len(rest) == _DEPTHS.get(kind) and (kind != "hour" or rest[0].isdecimal()):
             return (kind, *rest)
     return None
 
@@ -58,6 +59,8 @@ def value(state: State, part: Part) -> Any:
             return state.lanes.get((owner, model))
         case ("promises", shelf):
             return state.promises.get(shelf)
+        case ("hour", hour):
+            return state.hours.get(int(hour))
     return state
 
 
@@ -69,8 +72,8 @@ def place(state: State, part: Part, found: Any) -> None:
         for each in _HEAD:
             setattr(state, each, getattr(head, each))
         return
-    where: Any = {"key": state.keys, "lane": state.lanes, "promises": state.promises}[kind]
-    index = (rest[0], rest[1]) if kind == "lane" else rest[0]
+    where: Any = {"key": state.keys, "lane": state.lanes, "promises": state.promises, "hour": state.hours}[kind]
+    index = (rest[0], rest[1]) if kind == "lane" else int(rest[0]) if kind == "hour" else rest[0]
     if found is None:
         where.pop(index, None)
     else:
@@ -89,11 +92,12 @@ def _in(instant: Any) -> float:
 def _head_out(state: State) -> list[Any]:
     presses, retired = state.presses, {model: _out(until) for model, until in state.retired.items()}
     of_late = [[*presses.models], presses.count, presses.tokens, _out(presses.at)]
-    return [state.turn, state.number, _out(state.started_at), _out(state.promised), state.names, retired, of_late]
+    instants = [_out(state.started_at), _out(state.promised), _out(state.checked_at)]
+    return [state.turn, state.number, *instants, state.names, retired, of_late]
 
 
 def _head_in(value: Any) -> State:
-    turn, number, started_at, promised, names, retired, (models, count, tokens, at) = value
+    turn, number, started_at, promised, checked_at, names, retired, (models, count, tokens, at) = value
     return State(
         _in(started_at),
         int(turn),
@@ -102,21 +106,28 @@ def _head_in(value: Any) -> State:
         {str(model): _in(until) for model, until in retired.items()},
         Presses([str(model) for model in models], float(count), float(tokens), _in(at)),
         _in(promised),
+        _in(checked_at),
     )
 
 
 def _cooling_out(cooling: Cooling) -> list[Any]:
-    return [_out(cooling.until), cooling.streak, cooling.reason, cooling.limited]
+    return [_out(cooling.until), cooling.streak, cooling.reason, cooling.limited, cooling.dimension]
 
 
 def _key_out(record: KeyRecord) -> list[Any]:
-    return [record.owner, record.fails, record.failures, *_cooling_out(record.cooling)]
+    refused = record.refused.value if record.refused else ""
+    return [record.owner, record.fails, record.failures, *_cooling_out(record.cooling), refused, record.finding]
 
 
 def _key_in(value: Any) -> KeyRecord:
-    owner, fails, failures, until, streak, reason, limited = value
-    cooling = Cooling(_in(until), int(streak), str(reason), bool(limited))
-    return KeyRecord(str(owner), int(fails), int(failures), cooling)
+    owner, fails, failures, *cooling, refused, finding = value
+    refusal = Refusal(refused) if refused else None
+    return KeyRecord(str(owner), int(fails), int(failures), Cooling(*_cooling_in(cooling)), refusal, str(finding))
+
+
+def _cooling_in(value: Sequence[Any]) -> tuple[float, int, str, bool, str]:
+    until, streak, reason, limited, dimension = value
+    return _in(until), int(streak), str(reason), bool(limited), str(dimension)
 
 
 def _lane_out(lane: Lane) -> list[Any]:
@@ -130,12 +141,9 @@ def _lane_out(lane: Lane) -> list[Any]:
 
 
 def _lane_in(value: Any) -> Lane:
-    until, streak, reason, limited, serves, lacks, buckets, flights, queue, calls = value
+    *cooling, serves, lacks, buckets, flights, queue, calls = value
     return Lane(
-        _in(until),
-        int(streak),
-        str(reason),
-        bool(limited),
+        *_cooling_in(cooling),
         {name: _bucket_in(name, *each) for name, each in zip(_BUCKETS, buckets, strict=True) if each},
         [Flight(int(number), int(tokens), _in(at), _in(expires)) for number, tokens, at, expires in flights],
         [Booking(int(n), int(tokens), bool(bulk), _in(latest), _in(end)) for n, tokens, bulk, latest, end in queue],
@@ -159,10 +167,23 @@ def _promises_out(shelf: dict[str, Promise]) -> dict[str, list[Any]]:
     return {name: [_out(at), roomier] for name, (at, roomier) in shelf.items()}
 
 
+def _hour_out(hour: Hour) -> list[Any]:
+    last = [_out(hour.served_at), _out(hour.failed_at), hour.cause.name, hour.reason, hour.row]
+    return [hour.served, hour.refused, hour.failed, *last]
+
+
+def _hour_in(value: Any) -> Hour:
+    served, refused, failed, served_at, failed_at, cause, reason, row = value
+    counts = int(served), int(refused), int(failed)
+    return Hour(*counts, _in(served_at), _in(failed_at), Cause[cause], str(reason), int(row))
+
+
 _READERS: dict[str, Callable[[Any], Any]] = {
     "head": _head_in, "key": _key_in, "lane": _lane_in, "promises": _promises_in,
+    "hour": _hour_in,
 }  # fmt: skip
 _WRITERS: dict[str, Callable[[Any], Any]] = {
     "head": _head_out, "key": _key_out, "lane": _lane_out, "promises": _promises_out,
+    "hour": _hour_out,
 }  # fmt: skip
-_DEPTHS = {"head": 0, "key": 1, "lane": 2, "promises": 1}  # words of a name, the kind aside
+_DEPTHS = {"head": 0, "key": 1, "lane": 2, "promises": 1, "hour": 1}  # words of a name, the kind aside

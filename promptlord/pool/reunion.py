@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from promptlord.pool.quota import Booking, Bucket, Flight, Lane
-from promptlord.pool.state import KeyRecord, Part, State, next_name
+from promptlord.pool.state import Hour, KeyRecord, Part, State, next_name
 
 Entry = TypeVar("Entry", Flight, Booking)
 
@@ -25,6 +25,8 @@ def reunite(part: Part, base: Any, mine: Any, theirs: Any, now: float) -> Any:
             _keys(part[1], base or theirs, mine, theirs)
         case "lane":
             _lanes(base or Lane(calls=theirs.calls), mine, theirs, now)
+        case "hour":
+            _hours(base or Hour(), mine, theirs)
         case _:
             over = (base or {}).keys() - (mine.keys() & theirs.keys())
             both = mine | theirs
@@ -52,6 +54,7 @@ def _heads(mine: State, theirs: State) -> None:
     for model, until in mine.retired.items():
         theirs.retired[model] = max(until, theirs.retired.get(model, 0.0))
     theirs.presses = max(theirs.presses, mine.presses, key=lambda presses: presses.count)
+    theirs.checked_at = max(theirs.checked_at, mine.checked_at)
 
 
 def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None:
@@ -60,6 +63,8 @@ def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None
         theirs.owner = mine.owner
     theirs.fails = max(theirs.fails, mine.fails)
     theirs.failures += max(0, mine.failures - base.failures)
+    theirs.refused = mine.refused if mine.refused != base.refused else theirs.refused
+    theirs.finding = mine.finding if mine.finding != base.finding else theirs.finding
 
 
 def _lanes(base: Lane, mine: Lane, theirs: Lane, now: float) -> None:
@@ -77,6 +82,17 @@ def _lanes(base: Lane, mine: Lane, theirs: Lane, now: float) -> None:
     theirs.serves, theirs.lacks = theirs.serves or mine.serves, theirs.lacks or mine.lacks
     more = {key: max(0, count - base.calls.get(key, 0)) for key, count in mine.calls.items()}
     theirs.calls = {key: theirs.calls.get(key, 0) + more.get(key, 0) for key in theirs.calls | more}
+
+
+def _hours(base: Hour, mine: Hour, theirs: Hour) -> None:
+    """Counts add up; of the last request the later word holds."""
+    for count in ("served", "refused", "failed"):
+        more = max(0, getattr(mine, count) - getattr(base, count))
+        setattr(theirs, count, getattr(theirs, count) + more)
+    if mine.failed_at > theirs.failed_at:
+        theirs.failed_at, theirs.cause, theirs.reason = mine.failed_at, mine.cause, mine.reason
+    theirs.served_at = max(theirs.served_at, mine.served_at)
+    theirs.row = max(theirs.row, mine.row) if theirs.failed_at > theirs.served_at else 0
 
 
 def _buckets(base: Bucket | None, mine: Bucket, theirs: Bucket, now: float) -> None:

@@ -17,7 +17,7 @@ from promptlord.pool import parts
 from promptlord.pool.clients import Limit
 from promptlord.pool.state import Part, digest
 
-NAME = "promptlord:pool:3"  # with the number of its format, so that old and new releases run side by side
+NAME = "promptlord:pool:4"  # with the number of its format, so that old and new releases run side by side
 CALLS = "promptlord:calls"
 LONGEST = 0.3  # seconds of an operation, after which a process goes on alone
 LEASE, LONGEST_LEASE = 0.05, 0.2  # seconds for which one that was refused comes next; more where Redis is far

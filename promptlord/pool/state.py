@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple, TypeVar
 
+from promptlord.errors import Cause
 from promptlord.pool.quota import NO_ROOM, Allowance, Cooling, Lane, Room
 
 T = TypeVar("T")
 
 FADES = 60.0  # seconds in which the memory of presses fades to a third
+HOUR = 3600.0  # seconds
 AHEAD = 15.0  # seconds of presses, at the rate of late, that bulk requests leave room for
 FADED = 0.1  # presses; when no more are remembered, no room is left for any
 
@@ -73,6 +75,14 @@ class Reservation:
 # What is told
 
 
+class Refusal(Enum):
+    """Why Groq refuses a key, whatever is asked with it: nothing but its owner can mend that."""
+
+    REVOKED = "revoked"
+    RESTRICTED = "restricted"
+    SPENT = "spent"
+
+
 class Scope(Enum):
     """What cools."""
 
@@ -92,11 +102,13 @@ class Outcome:
     seconds: float = 0.0  # to cool; 0: the usual cooldown
     limited: bool = False  # by a limit of Groq's: it will be back then; else it cools longer with each failure in a row
     reason: str = ""
+    refusal: Refusal | None = None  # of the key
     dimension: str = ""  # the bucket that refused
     lacks: bool = False  # there is no such model, at least not for this organization
     retires: bool = False  # there is no such model any more, for anybody
     organization: str = field(default="", repr=False)
     allowances: Mapping[str, Allowance] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)  # of buckets of whose level nothing is told
     blamed: Sequence[Reservation] = ()  # failed the same request before, with what looked like Groq's own trouble
 
 
@@ -132,12 +144,34 @@ NO_NEWS = News()
 
 @dataclass
 class KeyRecord:
-    """What is known of a key. ``owner``: its organization, its own id until that is known."""
+    """What is known of a key. ``owner``: its organization, its own id until that is known.
+
+    ``refused``: since its last success. ``finding``: what Groq said when it was asked about the key, in our words.
+    """
 
     owner: str
     fails: int = 0  # since its last success
     failures: int = 0  # since the start
     cooling: Cooling = field(default_factory=Cooling)
+    refused: Refusal | None = None
+    finding: str = ""
+
+
+@dataclass
+class Hour:
+    """What became of the requests of an hour. The counts are of presses; the rest is of ``/v1`` too.
+
+    Instants are 0 where there was none.
+    """
+
+    served: int = 0
+    refused: int = 0  # by us
+    failed: int = 0
+    served_at: float = 0.0  # the last one
+    failed_at: float = 0.0  # the last one,
+    cause: Cause = Cause.GROQ  # and why
+    reason: str = ""
+    row: int = 0  # failures since the last success
 
 
 @dataclass
@@ -198,20 +232,24 @@ class State:
     retired: dict[str, float] = field(default_factory=dict)  # models that are passed over, and until when
     presses: Presses = field(default_factory=Presses)
     promised: float = 0.0  # the last slot that was promised to one who was turned away
+    checked_at: float = 0.0  # when Groq was last asked about the keys; 0: never
     # Parts of their own
     keys: dict[str, KeyRecord] = field(default_factory=dict)  # by id
     lanes: dict[tuple[str, str], Lane] = field(default_factory=dict)  # by owner and model
     promises: dict[str, dict[str, Promise]] = field(default_factory=dict)  # by the first letters of the fingerprint
+    hours: dict[int, Hour] = field(default_factory=dict)  # by the clock's hour
     changed: set[Part] = field(default_factory=set, repr=False, compare=False)
 
     def parts(self) -> set[Part]:
         keys, lanes = {("key", name) for name in self.keys}, {("lane", *name) for name in self.lanes}
-        return {HEAD} | keys | lanes | {("promises", shelf) for shelf in self.promises}
+        shelves, hours = {("promises", shelf) for shelf in self.promises}, {("hour", str(hour)) for hour in self.hours}
+        return {HEAD} | keys | lanes | shelves | hours
 
     def shift(self, seconds: float) -> None:
         """Tell all instants by a clock that is so many seconds ahead of the one before."""
         self.started_at += seconds
         self.promised += seconds
+        self.checked_at = _moved(self.checked_at, seconds)
         self.presses.at += seconds
         self.retired = {model: until + seconds for model, until in self.retired.items()}
         for record in self.keys.values():
@@ -220,6 +258,22 @@ class State:
             lane.shift(seconds)
         for shelf in self.promises.values():
             shelf.update({name: Promise(at + seconds, roomier) for name, (at, roomier) in shelf.items()})
+        self._shift_hours(seconds)
+
+    def _shift_hours(self, seconds: float) -> None:
+        hours, ahead = self.hours, round(seconds / HOUR)
+        self.hours = {}
+        for number, hour in hours.items():
+            hour.served_at, hour.failed_at = _moved(hour.served_at, seconds), _moved(hour.failed_at, seconds)
+            self.hours[number + ahead] = hour
+        if ahead:
+            self.changed = {part for part in self.changed if part[0] != "hour"}
+            self.changed |= {("hour", str(number)) for number in self.hours}
+
+
+def _moved(instant: float, seconds: float) -> float:
+    """The same by another clock; 0 stays, which is never."""
+    return instant + seconds if instant else 0.0
 
 
 # What is decided of it, at an instant: it may be made several times, and the last one counts
@@ -238,14 +292,21 @@ class KeyView:
     requests: int  # sent to Groq since the start
     failures: int
     cooling: Cooling
+    refused: Refusal | None
+    finding: str
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The pool at the instant ``now``, ``uptime`` seconds after its start; lanes are by owner and model."""
+    """The pool at the instant ``now``, ``uptime`` seconds after its start; lanes are by owner and model.
+
+    ``hours``: by the clock's hour. ``checked_at``: when Groq was last asked about the keys, 0 if it never was.
+    """
 
     now: float
     uptime: float
     per_minute: int
     keys: Sequence[KeyView]
     lanes: Mapping[tuple[str, str], Lane]
+    hours: Mapping[int, Hour] = field(default_factory=dict)
+    checked_at: float = 0.0

@@ -1,0 +1,139 @@
+"""Asks Groq about each key, which costs no tokens: does it work, what may it use, and of which organization is it?"""
+
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from promptlord.errors import Broken, ReadTimeout
+from promptlord.groq import policy
+from promptlord.groq.attempts import announce, complain
+from promptlord.groq.deadline import Deadline
+from promptlord.groq.policy import Fault, Verdict
+from promptlord.groq.transport import Transport
+from promptlord.pool.state import NO_TRACE, Key, News, Outcome, Refusal
+
+AT_ONCE = 8
+TIMEOUT = 10.0  # seconds for an answer
+APART = 10.0  # seconds between two checks
+# Tokens for an answer, the most that a model gives. That is more than a minute of the free plan has, so Groq refuses,
+# counts nothing, and names the organization and its limit. On a plan where it is not refused it is a word or two long.
+PROBE = 65_536
+WORDS = {
+    Refusal.REVOKED: "revoked ({}): create a new one",
+    Refusal.RESTRICTED: "the organization is restricted: ask Groq's support why",
+    Refusal.SPENT: "Spend limit reached ({}): raise it in the Groq console",
+}
+
+
+class Pool(Protocol):
+    """What learns from a check; see ``KeyPool``, which is one."""
+
+    def begin_check(self, apart: float) -> bool: ...
+
+    def strangers(self, model: str, tokens: int) -> Sequence[Key]: ...
+
+    def learn(self, key: Key, model: str, outcome: Outcome, finding: str) -> News: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What Groq says to a key. ``models``: the names of those it may use; ``outcome``: what a pool learns of it."""
+
+    key: Key
+    words: str
+    works: bool = False
+    models: frozenset[str] = frozenset()
+    outcome: Outcome = NO_TRACE
+
+
+class KeyCheck:
+    """Asks about these keys, and whether they may use these models."""
+
+    def __init__(self, transport: Transport, secrets: Sequence[str], models: Sequence[str]) -> None:
+        self.keys = [Key(number, secret) for number, secret in enumerate(secrets, 1)]
+        self._transport = transport
+        self._models = models
+
+    def teach(self, pool: Pool, apart: float = APART) -> bool:
+        """Let the pool know what Groq says; false if it was asked less than ``apart`` seconds ago."""
+        if not self.keys or not pool.begin_check(apart):
+            return False
+        model = self._models[0]
+        for finding in self.ask_all(pool.strangers(model, PROBE)):
+            announce(pool.learn(finding.key, model, finding.outcome, finding.words))
+        return True
+
+    def ask_all(self, strangers: Collection[Key]) -> Iterator[Finding]:
+        """What is found, as it comes in; of ``strangers`` the organization too."""
+        with ThreadPoolExecutor(AT_ONCE, "check") as threads:
+            asked = [threads.submit(self._ask, key, key in strangers) for key in self.keys]
+            for each in as_completed(asked):
+                yield each.result()
+
+    def _ask(self, key: Key, stranger: bool) -> Finding:
+        status, verdict, body = self._send(key, "GET", "/openai/v1/models")
+        if verdict:
+            return _refused(key, status, verdict)
+        try:
+            models = frozenset(str(model["id"]) for model in json.loads(body)["data"])
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return Finding(key, f"unusable answer ({status}): not the key")
+        finding = Finding(key, _works(self._models, models), True, models, Outcome(served=True))
+        return self._identified(finding) if stranger and self._models[0] in models else finding
+
+    def _identified(self, finding: Finding) -> Finding:
+        """Ask for more than a minute's tokens: only the refusal that names the organization says anything."""
+        asked = {
+            "model": self._models[0],
+            "messages": [{"role": "user", "content": "Say ok."}],
+            "max_completion_tokens": PROBE,
+        }
+        status, verdict, _ = self._send(finding.key, "POST", "/openai/v1/chat/completions", json.dumps(asked).encode())
+        match verdict:
+            case Verdict(fault=Fault.KEY):
+                return _refused(finding.key, status, verdict)
+            case Verdict(fault=Fault.SIZE):
+                return replace(finding, outcome=replace(verdict.outcome({}), served=True))
+        return finding
+
+    def _send(self, key: Key, method: str, path: str, body: bytes | None = None) -> tuple[int, Verdict | None, bytes]:
+        """The status, what is wrong with the answer, if anything is, and its body."""
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {key.secret}"}
+        if body:
+            headers["Content-Type"] = "application/json"
+        try:
+            with closing(
+                self._transport.send(method, path, headers, body, Deadline(time.monotonic() + TIMEOUT))
+            ) as answer:
+                content = answer.read()
+        except ReadTimeout:
+            return 0, Verdict(Fault.GROQ, f"no answer within {TIMEOUT:g} s"), b""
+        except Broken:
+            return 0, policy.UNREACHABLE, b""
+        good = policy.is_good(answer.status)
+        return answer.status, None if good else policy.judge(answer.status, answer.headers, content), content
+
+
+def _refused(key: Key, status: int, verdict: Verdict) -> Finding:
+    """The key does not work, or nobody can tell: only what is the key's own fault is to be learnt."""
+    if verdict.fault is not Fault.KEY:
+        return Finding(key, _words(verdict, status, key))
+    complain(key, verdict)
+    return Finding(key, _words(verdict, status, key), outcome=verdict.outcome({}))
+
+
+def _words(verdict: Verdict, status: int, key: Key) -> str:
+    if verdict.refusal:
+        words = WORDS[verdict.refusal].format(status)
+        return words if key.secret.startswith("gsk_") else f"{words}; Groq's keys begin with gsk_"
+    words = verdict.reason if not status or str(status) in verdict.reason else f"{verdict.reason} ({status})"
+    return words if verdict.fault is Fault.REQUEST else f"{words}: not the key"
+
+
+def _works(wanted: Sequence[str], models: Collection[str]) -> str:
+    lacking = [model for model in wanted if model not in models]
+    return f"works, but not for {' and '.join(lacking)}" if lacking else "works"
