@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, NotFound, RequestEntityTooLarge
@@ -16,6 +17,7 @@ from promptlord.config import Config
 from promptlord.errors import ConfigError, PromptError, TooOften, UpstreamError
 from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
+from promptlord.groq.check import KeyCheck
 from promptlord.groq.transport import Transport
 from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.redis import RedisStorage
@@ -45,11 +47,14 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.trusted_hops)  # type: ignore[method-assign]
     storage = _storage(config, clock)
     pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, storage=storage, timeout=config.request_timeout)
-    groq = _upstream(config, pool)
+    transport = Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle)
+    groq = _upstream(config, pool, transport)
+    check = KeyCheck(transport, config.keys, config.models)
     _announce(config)
     guard_origins(app, config)
     app.after_request(harden)
-    app.extensions["promptlord"] = Service(config, pool, groq, limit_clients(storage, config.client_limits, groq.fetch))
+    enhance_all = limit_clients(storage, config.client_limits, groq.fetch)
+    app.extensions["promptlord"] = Service(config, pool, groq, enhance_all, partial(check.teach, pool))
     app.register_blueprint(enhance.routes)
     app.register_blueprint(status.routes)
     app.cli.add_command(check_keys.command(config))
@@ -69,10 +74,10 @@ def _storage(config: Config, clock: Callable[[], float] | None) -> MemoryStorage
     return MemoryStorage(clock or time.monotonic)
 
 
-def _upstream(config: Config, pool: KeyPool) -> Upstream:
+def _upstream(config: Config, pool: KeyPool, transport: Transport) -> Upstream:
     return Upstream(
         pool,
-        Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle),
+        transport,
         Admission(max(1, config.threads - SPARE_THREADS)),
         max_attempts=config.max_attempts,
         timeout=config.request_timeout,

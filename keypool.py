@@ -213,6 +213,7 @@ def _snapshot(books: Books) -> Snapshot:
             calls[key.id],
             record.failures,
             replace(record.cooling),
+            record.proved,
             record.refused,
             record.finding,
         )

@@ -38,7 +38,7 @@ LANES = st.builds(
 )
 COOLINGS = st.builds(Cooling, INSTANTS, WHOLE, WORDS, st.booleans(), WORDS)
 REFUSALS = st.one_of(st.none(), st.sampled_from(Refusal))
-RECORDS = st.builds(KeyRecord, WORDS, WHOLE, WHOLE, COOLINGS, REFUSALS, WORDS)
+RECORDS = st.builds(KeyRecord, WORDS, WHOLE, WHOLE, COOLINGS, st.booleans(), REFUSALS, WORDS)
 HOURS = st.builds(Hour, WHOLE, WHOLE, WHOLE, INSTANTS, INSTANTS, st.sampled_from(Cause), WORDS, WHOLE)
 SHELVES = st.dictionaries(WORDS, st.builds(Promise, INSTANTS, st.booleans()), max_size=3)
 PRESSES = st.builds(Presses, st.lists(WORDS, max_size=2), st.floats(0, 1e6), st.floats(0, 1e9), INSTANTS)

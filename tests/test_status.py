@@ -17,10 +17,12 @@ from promptlord.config import Config
 from promptlord.groq.policy import Fault, Verdict
 from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
 from promptlord.pool.state import Demand, Outcome, Reservation
-from promptlord.web import status
 from promptlord.web.access import OPEN_ENDPOINTS
+from promptlord.web.headline import spell
+from promptlord.web.report import USUAL, report
 
 MODELS = ("m1", "m2")
+WALL = 1_796_000_000.0
 FULL = {TPM: Allowance(8000, 0), RPD: Allowance(1000, 0)}
 Serve = Callable[..., FlaskClient]
 
@@ -35,7 +37,7 @@ class Pool(KeyPool):
         return self.reserve(Demand(models, tokens), max_wait=max_wait)
 
     def report(self) -> dict[str, Any]:
-        return status.report(self.snapshot(), MODELS)
+        return report(self.snapshot(), MODELS, 10.0, WALL)
 
     def key(self, number: int = 1) -> dict[str, Any]:
         return dict(self.report()["keys"][number - 1])
@@ -150,13 +152,13 @@ def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None
     pool = Pool(clock)
     assert pool.report()["nextMinute"] is None
 
-    tokens = 10.0 * status.USUAL
+    tokens = 10.0 * USUAL
     empty = {TPM: Allowance(tokens, 60), RPD: Allowance(1000, 0)}
     for model in MODELS:
         pool.settle(pool.ask(models=[model]), served(empty))
     assert pool.report()["nextMinute"] == 20
 
-    waiting = [pool.ask(status.USUAL, max_wait=60) for _ in range(3)]
+    waiting = [pool.ask(USUAL, max_wait=60) for _ in range(3)]
     assert pool.report()["nextMinute"] == 17
     for reservation in waiting:
         pool.settle(reservation)
@@ -196,12 +198,12 @@ def test_a_snapshot_stays_as_it_was(clock: Clock) -> None:
     pool = Pool(clock)
     pool.settle(pool.ask(), served(FULL))
     before = pool.snapshot()
-    told = status.report(before, MODELS)
+    told = report(before, MODELS, 10.0, WALL)
 
     pool.settle(pool.ask(4000), served({TPM: Allowance(100, 60)}))
     pool.settle(pool.ask(), failed("failed"))
 
-    assert status.report(before, MODELS) == told
+    assert report(before, MODELS, 10.0, WALL) == told
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_a_snapshot_stays_as_it_was(clock: Clock) -> None:
     ],
 )
 def test_durations_are_spelt(seconds: float, words: str) -> None:
-    assert status.spell(seconds) == words
+    assert spell(seconds) == words
 
 
 # Over HTTP

@@ -41,6 +41,8 @@ def learn(books: Books, key: Key, model: str, outcome: Outcome, finding: str) ->
     """Note what Groq says when it is asked about a key: it is no request's, so nothing is counted for it."""
     record = books.record(key)
     record.finding = finding
+    if outcome.served:
+        record.proved = True
     if outcome.served and (record.fails or record.refused):
         record.fails, record.refused, record.cooling = 0, None, Cooling()
     asked = Reservation(key, model, 0, bulk=True, latest=0.0, number=books.next_number(), at=books.now)
@@ -62,9 +64,9 @@ def _credit(books: Books, reservation: Reservation, lane: Lane) -> None:
     hour, lane.streak = books.hour(), 0
     hour.served, hour.served_at, hour.row = hour.served + (not reservation.bulk), books.now, 0
     record = books.see(reservation.key)
-    if record.fails or record.cooling.streak or record.refused:
+    if record.fails or record.cooling.streak or record.refused or not record.proved:
         record = books.record(reservation.key)
-        record.fails, record.cooling.streak, record.refused = 0, 0, None
+        record.fails, record.cooling.streak, record.proved, record.refused = 0, 0, True, None
     lane.serves, lane.lacks = True, ""
     if reservation.model in books.state.retired:
         del books.head().retired[reservation.model]
@@ -81,7 +83,7 @@ def _blame(books: Books, served: Key, earlier: Sequence[Reservation]) -> list[tu
 def _punish(books: Books, reservation: Reservation, lane: Lane, outcome: Outcome) -> int:
     """Let what failed cool; return the key's failures since its last success."""
     record = books.record(reservation.key)
-    record.refused = outcome.refusal or record.refused
+    record.refused, record.proved = outcome.refusal or record.refused, record.proved or outcome.limited
     cooling: Cooling = lane if outcome.cools is Scope.LANE else record.cooling
     seconds = outcome.seconds or books.rules.cooldown
     if not outcome.limited:

@@ -116,13 +116,15 @@ def _cooling_out(cooling: Cooling) -> list[Any]:
 
 def _key_out(record: KeyRecord) -> list[Any]:
     refused = record.refused.value if record.refused else ""
-    return [record.owner, record.fails, record.failures, *_cooling_out(record.cooling), refused, record.finding]
+    known = [record.proved, refused, record.finding]
+    return [record.owner, record.fails, record.failures, *_cooling_out(record.cooling), *known]
 
 
 def _key_in(value: Any) -> KeyRecord:
-    owner, fails, failures, *cooling, refused, finding = value
+    owner, fails, failures, *cooling, proved, refused, finding = value
     refusal = Refusal(refused) if refused else None
-    return KeyRecord(str(owner), int(fails), int(failures), Cooling(*_cooling_in(cooling)), refusal, str(finding))
+    cools = Cooling(*_cooling_in(cooling))
+    return KeyRecord(str(owner), int(fails), int(failures), cools, bool(proved), refusal, str(finding))
 
 
 def _cooling_in(value: Sequence[Any]) -> tuple[float, int, str, bool, str]:

@@ -63,6 +63,7 @@ def _keys(own: str, base: KeyRecord, mine: KeyRecord, theirs: KeyRecord) -> None
         theirs.owner = mine.owner
     theirs.fails = max(theirs.fails, mine.fails)
     theirs.failures += max(0, mine.failures - base.failures)
+    theirs.proved = theirs.proved or mine.proved
     theirs.refused = mine.refused if mine.refused != base.refused else theirs.refused
     theirs.finding = mine.finding if mine.finding != base.finding else theirs.finding
 

@@ -146,13 +146,15 @@ NO_NEWS = News()
 class KeyRecord:
     """What is known of a key. ``owner``: its organization, its own id until that is known.
 
-    ``refused``: since its last success. ``finding``: what Groq said when it was asked about the key, in our words.
+    ``proved``: Groq has accepted it; ``refused``: not since. ``finding``: what Groq said when it was asked about the
+    key, in our words.
     """
 
     owner: str
     fails: int = 0  # since its last success
     failures: int = 0  # since the start
     cooling: Cooling = field(default_factory=Cooling)
+    proved: bool = False
     refused: Refusal | None = None
     finding: str = ""
 
@@ -292,6 +294,7 @@ class KeyView:
     requests: int  # sent to Groq since the start
     failures: int
     cooling: Cooling
+    proved: bool
     refused: Refusal | None
     finding: str
 

@@ -1,76 +1,39 @@
-"""What is told of the pool: ``/health``, ``/ready``, ``/status`` and the status page. All but the routes is pure."""
+"""All that ``/status`` and the page tell of the pool. Pure."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, render_template
-
-from promptlord.errors import Exhausted, NotConfigured
-from promptlord.pool.quota import PERIODS, RPM, TOKENS, TPD, Bucket, Lane
-from promptlord.pool.state import Demand, KeyView, Snapshot
+from promptlord.pool.books import HOURS
+from promptlord.pool.quota import FREE_PLAN, PERIODS, RPM, TOKENS, TPD, Bucket, Lane
+from promptlord.pool.state import HOUR, Hour, KeyView, Snapshot
 from promptlord.web.enhance import Enhancement
-from promptlord.web.service import service
+from promptlord.web.headline import Lanes, Past, Status, Story, Wait, tell, wait
 
-routes = Blueprint("status", __name__)
-
-LEAST = Enhancement.of("", ()).demand.tokens  # tokens; with room for so many a key is ready
 USUAL = Enhancement.of("x" * 200, ()).demand.tokens  # tokens; what the forecast counts in
-UNKNOWN = {TPD: "known once Groq has refused for it"}  # no header tells it
 SPAN = 60.0  # seconds that the forecast looks ahead
+ASK_AGAIN = 60.0  # seconds, where nobody knows when it will be better
+LOW, EMPTY = 0.25, 0.1  # of a bucket
 
 
-@routes.get("/health")
-def health() -> tuple[Response, int]:
-    found = service().pool.health(service().config.models)
-    return jsonify(found), 503 if found["status"] == "unconfigured" else 200
+def report(pool: Snapshot, models: Sequence[str], max_wait: float, wall: float) -> dict[str, Any]:
+    """Describe the pool; ``models``: those of ``/enhance``. Others are shown once Groq has told their limits.
 
-
-@routes.get("/ready")
-def ready() -> Response:
-    """For monitors: whether an enhancement would be served now, or after a wait that is not too long."""
-    config, pool = service().config, service().pool
-    if not config.keys:
-        raise NotConfigured("No Groq API key is configured")
-    ready_in = pool.ready_in(Demand(config.models, LEAST))
-    if ready_in > config.max_wait:
-        raise Exhausted("All API keys are busy or cooling down", ready_in)
-    return jsonify(status="ready")
-
-
-@routes.get("/status")
-def as_json() -> Response:
-    return jsonify(_report())
-
-
-@routes.get("/")
-def page() -> str:
-    return render_template("status.html", **_report(), spell=spell)
-
-
-@routes.get("/favicon.ico")
-def favicon() -> Response:
-    return current_app.send_static_file("favicon.svg")
-
-
-def _report() -> dict[str, Any]:
-    return report(service().pool.snapshot(), service().config.models)
-
-
-def report(pool: Snapshot, models: Sequence[str]) -> dict[str, Any]:
-    """Describe the pool; ``models``: those of ``/enhance``. Others are shown once Groq has told their limits."""
+    ``max_wait``: seconds that a request waits for its slot; ``wall``: seconds since 1970, now.
+    """
     told = {model for (_, model), lane in pool.lanes.items() if lane.buckets.keys() - {RPM}}
     lanes = {model: _lanes(pool, model) for model in (*models, *sorted(told.difference(models)))}
     # An owner whose every key cools for a fault of its own has nothing: whether it will be any better is not known.
-    able = {key.owner for key in pool.keys if key.cooling.until <= pool.now}
-    keys = [_key(key, {model: lanes[model][key.owner] for model in lanes}, models, pool.now) for key in pool.keys]
-    ready = sum(not key["readyIn"] for key in keys)
+    able = {key.owner for key in pool.keys if key.cooling.until <= pool.now and not key.refused}
+    dead = {key.owner for key in pool.keys} - {key.owner for key in pool.keys if not key.refused}
+    living = {model: {owner: lane for owner, lane in lanes[model].items() if owner not in dead} for model in lanes}
+    keys = [_key(key, lanes, models, pool.now) for key in pool.keys]
     return {
-        "status": "healthy" if ready else "exhausted" if keys else "unconfigured",
-        "headline": _headline(ready, len(keys)),
-        "readyIn": min((key["readyIn"] for key in keys), default=None),
-        "nextMinute": sum(_forecast(lanes[model], able, pool.now) for model in models) if told else None,
+        **_story(tell(pool, lanes, models, max_wait), wall),
+        **_past(pool),
+        "readyIn": min((key["readyIn"] for key in keys if key["readyIn"] is not None), default=None),
+        "nextMinute": sum(_forecast(living[model], able, pool.now) for model in models) if told else None,
         "waiting": sum(len(lane.queue) for lane in pool.lanes.values()),
         "requests": sum(key.requests for key in pool.keys),
         "failures": sum(key.failures for key in pool.keys),
@@ -78,20 +41,102 @@ def report(pool: Snapshot, models: Sequence[str]) -> dict[str, Any]:
         "shared": _shared(pool.keys),
         "keys": keys,
         "models": [
-            {"name": model, "buckets": [_bar(name, lanes[model], able, pool.now) for name in PERIODS]}
+            {"name": model, "buckets": [_bar(name, living[model], able, pool.now) for name in PERIODS]}
             for model in lanes
         ],
+        "hours": _hours(pool, wall),
     }
 
 
-def spell(seconds: float) -> str:
-    """A duration in its two largest units: ``26 s``, ``1 min 5 s``, ``3 h 2 min``; ``status.js`` counts down alike."""
-    left = math.ceil(seconds)
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if left >= size:
-            rest = left % size // smaller
-            return f"{left // size} {unit}" + (f" {rest} {name}" if rest else "")
-    return f"{left} s"
+def ready_in(pool: Snapshot, models: Sequence[str], max_wait: float) -> tuple[str, float]:
+    """Why no enhancement would be served now or after a wait of ``max_wait``, and the seconds until one may be.
+
+    An empty reason: one would be.
+    """
+    story = tell(pool, {model: _lanes(pool, model) for model in models}, models, max_wait)
+    late = story.back_in is not None and story.back_in > max_wait
+    return (story.headline, story.back_in or ASK_AGAIN) if story.status is Status.FAILING or late else ("", 0.0)
+
+
+def _story(story: Story, wall: float) -> dict[str, Any]:
+    back_at = None if story.back_in is None else _clock_time(wall + story.back_in)
+    return {
+        "status": story.status.value,
+        "headline": story.headline,
+        "notes": list(story.notes),
+        "advice": story.advice and story.advice._asdict(),
+        "backIn": story.back_in,
+        "backAt": back_at,
+    }
+
+
+def _clock_time(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _past(pool: Snapshot) -> dict[str, Any]:
+    """When a request was last served, when one last failed and why, when Groq was last asked about the keys."""
+    past = Past.of(pool.hours)
+    return {
+        "lastSuccess": _ago(pool, past.served_at),
+        "lastError": {"ago": _ago(pool, past.failed_at), "reason": past.reason} if past.failed_at else None,
+        "checked": _ago(pool, pool.checked_at),
+    }
+
+
+def _ago(pool: Snapshot, instant: float) -> float | None:
+    return round(max(0.0, pool.now - instant), 1) if instant else None
+
+
+def _hours(pool: Snapshot, wall: float) -> list[dict[str, Any]]:
+    """The last 24, the present one at the end."""
+    last = int(pool.now // HOUR)
+    return [
+        {
+            "from": _clock_time(wall - (pool.now - number * HOUR)),
+            "enhancements": hour.served,
+            "refusals": hour.refused,
+            "failures": hour.failed,
+        }
+        for number in range(last - HOURS + 1, last + 1)
+        for hour in [pool.hours.get(number, Hour())]
+    ]
+
+
+def _key(key: KeyView, lanes: Lanes, models: Sequence[str], now: float) -> dict[str, Any]:
+    waits = {model: wait(key, lanes[model], now) for model in lanes}
+    pauses = [_pause(model, each) for model, each in waits.items() if each.seconds]
+    if key.cooling.until > now:
+        pauses = [_pause("", waits[models[0]])]
+    if key.refused:
+        pauses = [{"model": "", "reason": key.cooling.reason, "then": "", "seconds": None}]
+    ready_in = None if key.refused else min(waits[model].seconds for model in models)
+    cools = key.cooling.until > now or any(of_model[key.owner].until > now for of_model in lanes.values())
+    return {
+        "label": key.label,
+        "state": _state(key, ready_in, cools=cools, pauses=bool(pauses)),
+        "readyIn": ready_in,
+        "organization": "" if key.owner == key.label else key.owner,
+        "requests": key.requests,
+        "failures": key.failures,
+        "finding": key.finding,
+        "pauses": pauses,
+    }
+
+
+def _state(key: KeyView, ready_in: float | None, *, cools: bool, pauses: bool) -> str:
+    if key.refused:
+        return "refused"
+    if ready_in:
+        return "cooling" if cools else "used up"
+    if pauses:
+        return "partly ready"
+    return "ready" if key.proved else "unknown"
+
+
+def _pause(model: str, wait: Wait) -> dict[str, Any]:
+    then = "back in" if wait.limited else "tried again in"
+    return {"model": model, "reason": wait.reason, "then": then, "seconds": wait.seconds}
 
 
 def _lanes(pool: Snapshot, model: str) -> dict[str, Lane]:
@@ -103,38 +148,6 @@ def _lanes(pool: Snapshot, model: str) -> dict[str, Lane]:
     usual = {name: Bucket(limit, PERIODS[name]) for name, limit in limits.items()}
     lanes = {key.owner: pool.lanes.get((key.owner, model), Lane()) for key in pool.keys}
     return {owner: replace(lane, buckets=usual | lane.buckets) for owner, lane in lanes.items()}
-
-
-def _key(key: KeyView, lanes: Mapping[str, Lane], models: Sequence[str], now: float) -> dict[str, Any]:
-    waits = {model: round(max(0.0, lane.ready_at(now, LEAST) - now), 1) for model, lane in lanes.items()}
-    pauses = [_pause(model, *_why(lanes[model], now), wait) for model, wait in waits.items() if wait]
-    ready_in, cools = min(waits[model] for model in models), any(lane.until > now for lane in lanes.values())
-    if key.cooling.until > now:
-        ready_in, cools = round(key.cooling.until - now, 1), True
-        pauses = [_pause("", key.cooling.reason, key.cooling.limited, ready_in)]
-    return {
-        "label": key.label,
-        "state": ("cooling" if cools else "used up") if ready_in else "partly ready" if pauses else "ready",
-        "readyIn": ready_in,
-        "organization": "" if key.owner == key.label else key.owner,
-        "requests": key.requests,
-        "failures": key.failures,
-        "pauses": pauses,
-    }
-
-
-def _pause(model: str, reason: str, limited: bool, seconds: float) -> dict[str, Any]:
-    then = "back in" if limited else "tried again in"
-    return {"model": model, "reason": reason, "then": then, "seconds": seconds}
-
-
-def _why(lane: Lane, now: float) -> tuple[str, bool]:
-    """The reason why a lane is not ready, and whether it will be, once that is over."""
-    if lane.until > now:
-        return lane.reason, lane.limited
-    alone = (replace(lane, buckets={name: bucket}) for name, bucket in lane.buckets.items())
-    (scarcest,) = max(alone, key=lambda lane: lane.ready_at(now, LEAST)).buckets
-    return f"{scarcest} used up", True
 
 
 def _forecast(lanes: Mapping[str, Lane], able: Collection[str], now: float) -> int:
@@ -155,18 +168,17 @@ def _bar(name: str, lanes: Mapping[str, Lane], able: Collection[str], now: float
     """What all together have left in the bucket ``name``."""
     buckets = {owner: lane.buckets[name] for owner, lane in lanes.items() if name in lane.buckets}
     if not buckets:
-        return {"name": name, "left": None, "limit": None, "text": UNKNOWN.get(name, "known after the first answer")}
+        return {"name": name, "left": None, "limit": None, "level": "unknown", "text": _unknown(name, len(lanes))}
     limit = int(sum(bucket.limit for bucket in buckets.values()))
     left = int(sum(max(0.0, bucket.left(now)) for owner, bucket in buckets.items() if owner in able))
-    return {"name": name, "left": left, "limit": limit, "text": f"{left:,} of {limit:,} left"}
+    level = "empty" if left < EMPTY * limit else "low" if left < LOW * limit else "good"
+    return {"name": name, "left": left, "limit": limit, "level": level, "text": f"{left:,} of {limit:,} left"}
 
 
-def _headline(ready: int, keys: int) -> str:
-    if not ready:
-        return "No key is ready" if keys else "No key is configured"
-    if ready == keys:
-        return {1: "The key is ready", 2: "Both keys are ready"}.get(keys, f"All {keys} keys are ready")
-    return f"{ready} of {keys} keys {'is' if ready == 1 else 'are'} ready"
+def _unknown(name: str, organizations: int) -> str:
+    if name == TPD:  # which no header tells
+        return f"known once Groq refuses for it; {FREE_PLAN[name] * organizations:,} on the free plan"
+    return "known after the first answer"
 
 
 def _shared(keys: Sequence[KeyView]) -> str:

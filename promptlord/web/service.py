@@ -24,12 +24,16 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """``enhance`` is the upstream's ``fetch``, for each client as often as its limits allow."""
+    """``enhance`` is the upstream's ``fetch``, for each client as often as its limits allow.
+
+    ``check`` asks Groq about each key; false if it was asked a moment ago.
+    """
 
     config: Config
     pool: Pool
     upstream: Upstream
     enhance: Callable[[Call[str], Client | None], str]
+    check: Callable[[], bool]
 
 
 def service() -> Service:

@@ -1,0 +1,59 @@
+"""What is told of the pool over HTTP: ``/health``, ``/ready``, ``/status``, the page, and its one button."""
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, url_for
+from werkzeug.wrappers import Response as Redirect
+
+from promptlord.errors import Exhausted, NotConfigured
+from promptlord.web.headline import spell
+from promptlord.web.report import ready_in, report
+from promptlord.web.service import service
+
+routes = Blueprint("status", __name__)
+
+
+@routes.get("/health")
+def health() -> tuple[Response, int]:
+    found = service().pool.health(service().config.models)
+    return jsonify(found), 503 if found["status"] == "unconfigured" else 200
+
+
+@routes.get("/ready")
+def ready() -> Response:
+    """For monitors: whether an enhancement would be served now, or after a wait that is not too long."""
+    config = service().config
+    if not config.keys:
+        raise NotConfigured("No Groq API key is configured")
+    why_not, seconds = ready_in(service().pool.snapshot(), config.models, config.max_wait)
+    if why_not:
+        raise Exhausted(why_not, seconds)
+    return jsonify(status="ready")
+
+
+@routes.get("/status")
+def as_json() -> Response:
+    return jsonify(_report())
+
+
+@routes.get("/")
+def page() -> str:
+    return render_template("status.html", **_report(), spell=spell)
+
+
+@routes.post("/check")
+def check() -> Redirect:
+    """Ask Groq about each key. Who asks too soon sees what was found before."""
+    service().check()
+    return redirect(url_for("status.page"), 303)
+
+
+@routes.get("/favicon.ico")
+def favicon() -> Response:
+    return current_app.send_static_file("favicon.svg")
+
+
+def _report() -> dict[str, Any]:
+    config = service().config
+    return report(service().pool.snapshot(), config.models, config.max_wait, time.time())
