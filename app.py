@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ from promptlord.config import Config
 from promptlord.errors import ConfigError, PromptError, TooOften, UpstreamError
 from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
-from promptlord.groq.check import KeyCheck
+from promptlord.groq.check import AFTER_START, KeyCheck
 from promptlord.groq.transport import Transport
 from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.redis import RedisStorage
@@ -53,6 +54,8 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     _announce(config)
     guard_origins(app, config)
     app.after_request(harden)
+    if config.check_keys:
+        _check_once(app, partial(check.teach, pool, AFTER_START))
     enhance_all = limit_clients(storage, config.client_limits, groq.fetch)
     app.extensions["promptlord"] = Service(config, pool, groq, enhance_all, partial(check.teach, pool))
     app.register_blueprint(enhance.routes)
@@ -83,6 +86,17 @@ def _upstream(config: Config, pool: KeyPool, transport: Transport) -> Upstream:
         timeout=config.request_timeout,
         max_wait=config.max_wait,
     )
+
+
+def _check_once(app: Flask, check: Callable[[], object]) -> None:
+    """Ask about the keys behind the first response: that delays no start, and no thread begins at import."""
+    begun = threading.Lock()  # whoever takes it keeps it
+
+    @app.after_request
+    def begin(response: Response) -> Response:
+        if not begun.locked() and begun.acquire(blocking=False):
+            response.call_on_close(threading.Thread(target=check, name="check", daemon=True).start)
+        return response
 
 
 def _announce(config: Config) -> None:

@@ -84,6 +84,12 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
     return parse
 
 
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("0 or 1")
+    return text == "1"
+
+
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(origin.rstrip("/") for origin in _split(text))
     if not origins or not all(re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in origins):
@@ -154,6 +160,7 @@ class Config:
     client_limits: str = _setting("CLIENT_LIMITS", _limits, "1 per 2 seconds;100 per minute", blank=True)
     access_tokens: tuple[str, ...] = _setting("ACCESS_TOKENS", _tokens, (), secret=True)
     trusted_hops: int = _setting("TRUSTED_HOPS", _number(int, 0, 10), 0)
+    check_keys: bool = _setting("CHECK_KEYS", _switch, False)
     redis_url: str | None = _setting("REDIS_URL", _redis, None, secret=True)
     processes: int = _setting("WEB_CONCURRENCY", _number(int, 1, 1000), 1)
     port: int = _setting("PORT", _number(int, 0, 65535), 3000)
@@ -176,6 +183,7 @@ class Config:
     def from_env(cls, env: Mapping[str, str]) -> "Config":
         """Read the settings from ``env``; raise ``ConfigError`` for a malformed one, without quoting its value."""
         values: dict[str, Any] = {"trusted_hops": 1 if "DYNO" in env else 3 if "RENDER" in env else 0}
+        values["check_keys"] = True
         for setting in fields(cls):
             name = setting.metadata.get("env", "")
             text = env.get(name, "").strip()

@@ -283,7 +283,13 @@ class Server:
 
 
 def environment(**env: str) -> dict[str, str]:
-    return {"PATH": f"{BIN}:{os.defpath}", "PYTHON_DOTENV_DISABLED": "1", "PORT": "0", "CLIENT_LIMITS": ""} | env
+    return {
+        "PATH": f"{BIN}:{os.defpath}",
+        "PYTHON_DOTENV_DISABLED": "1",
+        "PORT": "0",
+        "CLIENT_LIMITS": "",
+        "CHECK_KEYS": "0",
+    } | env
 
 
 def both(reason: str) -> pytest.MarkDecorator:

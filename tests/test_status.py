@@ -14,9 +14,10 @@ from groqsim import GroqSim, Limits, Trouble
 from app import create_app
 from keypool import KeyPool
 from promptlord.config import Config
+from promptlord.errors import Cause
 from promptlord.groq.policy import Fault, Verdict
 from promptlord.pool.quota import RPD, RPM, TPD, TPM, Allowance
-from promptlord.pool.state import Demand, Outcome, Reservation
+from promptlord.pool.state import Demand, Outcome, Refusal, Reservation
 from promptlord.web.access import OPEN_ENDPOINTS
 from promptlord.web.headline import spell
 from promptlord.web.report import USUAL, report
@@ -62,8 +63,11 @@ def test_a_key_that_cools_says_why_and_when_it_is_back(clock: Clock) -> None:
     ]
 
     clock.advance(26)
-    assert pool.key()["state"] == "ready"
+    assert pool.key()["state"] == "unknown"
     assert pool.key()["pauses"] == []
+
+    pool.settle(pool.ask(), served())
+    assert pool.key()["state"] == "ready"
 
 
 def test_a_key_whose_limit_is_used_up_for_one_model_is_partly_ready(clock: Clock) -> None:
@@ -74,13 +78,10 @@ def test_a_key_whose_limit_is_used_up_for_one_model_is_partly_ready(clock: Clock
     assert pool.key()["pauses"] == [
         {"model": "m1", "reason": "tokens per minute used up", "then": "back in", "seconds": 26.0}
     ]
-    assert pool.report()["headline"] == "The key is ready"
 
     pool.settle(pool.ask(), refused(13, TPM))
     assert pool.key()["state"] == "cooling"
     assert pool.report()["readyIn"] == 13
-    assert pool.report()["headline"] == "No key is ready"
-    assert pool.report()["status"] == "exhausted"
 
 
 def test_a_key_with_no_room_left_is_used_up_without_any_refusal(clock: Clock) -> None:
@@ -92,18 +93,6 @@ def test_a_key_with_no_room_left_is_used_up_without_any_refusal(clock: Clock) ->
     assert {(pause["reason"], pause["seconds"]) for pause in pool.key()["pauses"]} == {
         ("requests per minute used up", 60)
     }
-
-
-@pytest.mark.parametrize(
-    ("cooling", "headline"),
-    [(0, "All 3 keys are ready"), (1, "2 of 3 keys are ready"), (2, "1 of 3 keys is ready"), (3, "No key is ready")],
-)
-def test_the_headline_counts_the_keys_that_are_ready(cooling: int, headline: str, clock: Clock) -> None:
-    pool = Pool(clock, keys=3)
-    for _ in range(cooling):
-        pool.settle(pool.ask(), failed("failed"))
-
-    assert pool.report()["headline"] == headline
 
 
 def test_requests_failures_and_waits_are_counted_since_the_start(clock: Clock) -> None:
@@ -121,8 +110,15 @@ def test_requests_failures_and_waits_are_counted_since_the_start(clock: Clock) -
 
 def test_what_is_left_adds_up_and_what_is_unknown_is_believed_to_be_as_large(clock: Clock) -> None:
     pool = Pool(clock, keys=3)
-    assert pool.bucket(RPM) == {"name": RPM, "left": 90, "limit": 90, "text": "90 of 90 left"}
-    assert pool.bucket(TPM) == {"name": TPM, "left": None, "limit": None, "text": "known after the first answer"}
+    assert pool.bucket(RPM) == {
+        "name": RPM,
+        "left": 90,
+        "limit": 90,
+        "level": "good",
+        "text": "90 of 90 left",
+    }
+    assert (pool.bucket(TPM)["left"], pool.bucket(TPM)["level"]) == (None, "unknown")
+    assert pool.bucket(TPM)["text"] == "known after the first answer"
 
     pool.settle(pool.ask(500), served({TPM: Allowance(8000, 15), RPD: Allowance(1000, 86.4)}))
     assert pool.bucket(TPM)["text"] == "22,000 of 24,000 left"
@@ -137,8 +133,16 @@ def test_the_days_tokens_are_shown_where_a_refusal_has_told_them_and_nowhere_els
     pool = Pool(clock, keys=2)
     pool.settle(pool.ask(500), Outcome(allowances={TPD: Allowance(200_000, 43_200)}))
 
-    assert pool.bucket(TPD)["text"] == "100,000 of 200,000 left"
-    assert pool.bucket(TPD, "m2")["text"] == "known once Groq has refused for it"
+    assert pool.bucket(TPD)["text"] == "100,000 of 200,000 left, and of 1 more unknown"
+    assert pool.bucket(TPD, "m2")["text"] == "known once Groq refuses for it; 400,000 on the free plan"
+
+
+@pytest.mark.parametrize(("full_in", "level"), [(0, "good"), (44, "good"), (46, "low"), (53, "low"), (55, "empty")])
+def test_what_runs_low_is_told(full_in: float, level: str, clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.settle(pool.ask(), served({TPM: Allowance(8000, full_in)}))
+
+    assert pool.bucket(TPM)["level"] == level
 
 
 def test_a_key_that_cools_has_nothing_left(clock: Clock) -> None:
@@ -146,6 +150,46 @@ def test_a_key_that_cools_has_nothing_left(clock: Clock) -> None:
     pool.settle(pool.ask(), failed("Invalid API key"))
 
     assert pool.bucket(RPM)["text"] == "30 of 60 left"
+
+
+def test_a_key_that_groq_refuses_adds_nothing_and_promises_nothing(clock: Clock) -> None:
+    pool = Pool(clock, keys=2)
+    pool.settle(pool.ask(), failed("Invalid API key", refusal=Refusal.REVOKED))
+
+    for _ in range(2):
+        assert pool.bucket(RPM)["text"] == "30 of 30 left"
+        assert pool.key()["state"] == "refused"
+        assert pool.key()["readyIn"] is None
+        assert pool.key()["pauses"] == [{"model": "", "reason": "Invalid API key", "then": "", "seconds": None}]
+        clock.advance(61)  # it may be tried again, yet nothing says that it will be any better
+
+
+def test_the_last_24_hours_are_told_by_the_hour(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.settle(pool.ask(), served())
+    clock.advance(3600)
+    pool.unserved(Cause.GROQ, "Groq answered 500", press=True)
+    pool.unserved(Cause.BUSY, "no key is ready", press=True)
+    pool.unserved(Cause.REQUEST, "no JSON", press=True)
+
+    def counts() -> list[tuple[int, int, int]]:
+        return [(hour["enhancements"], hour["refusals"], hour["failures"]) for hour in pool.report()["hours"]]
+
+    assert counts() == [(0, 0, 0)] * 22 + [(1, 0, 0), (0, 2, 1)]
+    clock.advance(22 * 3600)
+    pool.settle(pool.ask(), served())
+    assert counts() == [(1, 0, 0), (0, 2, 1)] + [(0, 0, 0)] * 21 + [(1, 0, 0)]
+    clock.advance(2 * 3600)
+    pool.settle(pool.ask(), served())
+    assert counts() == [(0, 0, 0)] * 21 + [(1, 0, 0), (0, 0, 0), (1, 0, 0)]
+
+
+def test_v1_counts_for_whether_it_works_and_not_as_enhancements(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.settle(pool.reserve(Demand(MODELS, 0, bulk=True)), served())
+
+    assert pool.report()["status"] == "working"
+    assert sum(hour["enhancements"] for hour in pool.report()["hours"]) == 0
 
 
 def test_the_forecast_counts_what_is_left_and_what_refills(clock: Clock) -> None:
@@ -229,7 +273,7 @@ def test_status_is_json_and_never_cached(serve: Serve) -> None:
     response = serve().get("/status")
 
     assert response.status_code == 200
-    assert response.get_json()["headline"] == "All 3 keys are ready"
+    assert response.get_json()["headline"] == "Not tried yet"
     assert response.headers["Cache-Control"] == "no-store"
 
 

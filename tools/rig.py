@@ -121,6 +121,7 @@ def service(
         "GROQ_BASE_URL": url,
         "GROQ_MODELS": ",".join(models),
         "CLIENT_LIMITS": "",
+        "CHECK_KEYS": "0",
         "ACCESS_TOKENS": TOKEN,
         "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
         "PYTHON_DOTENV_DISABLED": "1",

@@ -19,6 +19,7 @@ from promptlord.pool.state import NO_TRACE, Key, News, Outcome, Refusal
 AT_ONCE = 8
 TIMEOUT = 10.0  # seconds for an answer
 APART = 10.0  # seconds between two checks
+AFTER_START = 600.0  # seconds for which one is enough: processes that share a pool start together
 # Tokens for an answer, the most that a model gives. That is more than a minute of the free plan has, so Groq refuses,
 # counts nothing, and names the organization and its limit. On a plan where it is not refused it is a word or two long.
 PROBE = 65_536

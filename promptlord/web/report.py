@@ -172,7 +172,9 @@ def _bar(name: str, lanes: Mapping[str, Lane], able: Collection[str], now: float
     limit = int(sum(bucket.limit for bucket in buckets.values()))
     left = int(sum(max(0.0, bucket.left(now)) for owner, bucket in buckets.items() if owner in able))
     level = "empty" if left < EMPTY * limit else "low" if left < LOW * limit else "good"
-    return {"name": name, "left": left, "limit": limit, "level": level, "text": f"{left:,} of {limit:,} left"}
+    others = len(lanes) - len(buckets)
+    text = f"{left:,} of {limit:,} left" + (f", and of {others} more unknown" if others else "")
+    return {"name": name, "left": left, "limit": limit, "level": level, "text": text}
 
 
 def _unknown(name: str, organizations: int) -> str:
