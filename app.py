@@ -23,6 +23,7 @@ from promptlord.web import enhance, status
 from promptlord.web import openai as v1
 from promptlord.web.access import guard_origins, harden, limit_clients
 from promptlord.web.body import BODY_MAX, in_words
+from promptlord.web.refusals import because, log_refusals
 from promptlord.web.service import Service
 
 log = logging.getLogger("promptlord")
@@ -47,6 +48,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, storage=storage, timeout=config.request_timeout)
     groq = _upstream(config, pool)
     _announce(config)
+    log_refusals(app, clock or time.monotonic)
     guard_origins(app, config)
     app.after_request(harden)
     app.extensions["promptlord"] = Service(config, pool, groq, limit_clients(storage, config.client_limits, groq.fetch))
@@ -94,6 +96,7 @@ def _announce(config: Config) -> None:
 
 
 def _error(status: int, error: str, details: str = "", retry_after: float | None = None) -> Response:
+    because(error)
     seconds = None if retry_after is None else max(1, math.ceil(retry_after))
     if v1.is_called(request.path):
         response = jsonify(error=v1.error(status, f"{error}. {details}".rstrip(". ")))
@@ -107,6 +110,7 @@ def _error(status: int, error: str, details: str = "", retry_after: float | None
 
 
 def _too_often(error: TooOften) -> Response:
+    because(f"This client {'has used up its limit' if error.used_up else 'calls too fast'}: {error.wait:.0f} s left")
     if error.used_up:
         return _error(402, "FREE_LIMIT_REACHED", retry_after=error.wait)
     return _error(429, "Too many requests: wait a moment", retry_after=error.wait)
@@ -114,6 +118,8 @@ def _too_often(error: TooOften) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     """The same as JSON, whatever raised it; its headers (405's ``Allow``) stay."""
+    if isinstance(error, NotFound):  # whose words may quote the request
+        because(error.name)
     body = _error(error.code or 500, *_words(error))
     response = Response(body.get_data(), error.code, mimetype="application/json")
     for name, value in error.get_headers():
@@ -137,6 +143,7 @@ def _words(error: HTTPException) -> tuple[str, str]:
 
 
 def _upstream_error(error: UpstreamError) -> Response:
+    because(error.reason)
     match error:
         case errors.NotConfigured():
             return _error(503, str(error), WHAT_TO_SET)
