@@ -28,6 +28,7 @@ from promptlord.web.service import Service
 
 log = logging.getLogger("promptlord")
 
+STAMPED = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"  # as gunicorn's own lines
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
 WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
 
@@ -83,7 +84,7 @@ def _upstream(config: Config, pool: KeyPool) -> Upstream:
 
 
 def _announce(config: Config) -> None:
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format=STAMPED if config.stamps_log else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S %z")
     log.setLevel(config.log_level)
     if config.repeated_keys:
         log.warning("⚠️  GROQ_API_KEYS repeats %d key(s): each counts once", config.repeated_keys)
