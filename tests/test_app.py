@@ -20,7 +20,7 @@ from promptlord.groq.policy import Fault
 from promptlord.web.body import BODY_MAX
 
 EXTENSION = "chrome-extension://" + "abcdefghijklmnop" * 2
-REFUSED = "This web page's origin is not allowed: add it to ALLOWED_ORIGINS"
+REFUSED = "This web page's origin is not allowed here"
 ONE_MODEL = {"models": ("openai/gpt-oss-20b",)}
 
 

@@ -15,9 +15,12 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from promptlord.config import Config
 from promptlord.errors import TooOften
 from promptlord.pool.clients import Limit, Used
+from promptlord.web.refusals import because
 
 OPEN_ENDPOINTS = {"static", "status.health", "status.ready", "status.as_json", "status.page", "status.favicon"}
-CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
+FOREIGN = "This web page's origin is not allowed here"
+CLOSED = "This endpoint is closed: ask whoever runs this service for a token"
+WRONG = "Wrong or missing access token: send it as Authorization: Bearer"
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -52,7 +55,8 @@ def guard_origins(app: Flask, config: Config) -> None:
     def refuse() -> None:
         origin = request.headers.get("Origin")
         if origin is not None and request.endpoint not in OPEN_ENDPOINTS and not allowed.match(origin):
-            raise Forbidden("This web page's origin is not allowed: add it to ALLOWED_ORIGINS")
+            because(f"{FOREIGN}: add it to ALLOWED_ORIGINS if it is yours")
+            raise Forbidden(FOREIGN)
 
     @app.after_request
     def vary(response: Response) -> Response:
@@ -70,13 +74,13 @@ def _wildcards(origin: str) -> str:
 def require_token(tokens: Collection[str]) -> None:
     """Let in who sends one of the tokens; raises ``Forbidden`` where there is none, else ``Unauthorized``."""
     if not tokens:
+        because("/v1 is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart")
         raise Forbidden(CLOSED)
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     token_given = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
     # All are compared, each in constant time: neither how much of one is right shows, nor which.
     if not sum(hmac.compare_digest(token_given, token.encode()) for token in tokens):
-        wrong = "Wrong or missing access token: send one of ACCESS_TOKENS as Authorization: Bearer"
-        raise Unauthorized(wrong, www_authenticate=WWWAuthenticate("bearer"))
+        raise Unauthorized(WRONG, www_authenticate=WWWAuthenticate("bearer"))
 
 
 def harden(response: Response) -> Response:
