@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, render_template
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
 
 from promptlord.errors import Exhausted, NotConfigured
 from promptlord.pool.quota import PERIODS, RPM, TOKENS, TPD, Bucket, Lane
 from promptlord.pool.state import Demand, KeyView, Snapshot
+from promptlord.web.access import require_operator
 from promptlord.web.enhance import Enhancement
 from promptlord.web.service import service
 
@@ -19,6 +20,14 @@ LEAST = Enhancement.of("", ()).demand.tokens  # tokens; with room for so many a 
 USUAL = Enhancement.of("x" * 200, ()).demand.tokens  # tokens; what the forecast counts in
 UNKNOWN = {TPD: "known once Groq has refused for it"}  # no header tells it
 SPAN = 60.0  # seconds that the forecast looks ahead
+OPEN_TO_ALL = {"status.health", "status.ready", "status.favicon"}  # the rest is the operator's
+
+
+@routes.before_request
+def admit() -> None:
+    """Let in who has a token, where one is set. Preflights carry none."""
+    if request.endpoint not in OPEN_TO_ALL and request.method != "OPTIONS":
+        require_operator(service().config.access_tokens)
 
 
 @routes.get("/health")
