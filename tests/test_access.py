@@ -44,6 +44,7 @@ WRONG = [
     f"Basic {b64encode(b':' + bytes([255])).decode()}",
     f"Bearer {b64encode(b':a-token').decode()}",
     "Digest a-token",
+    'Digest password="a-token"',
 ]
 
 

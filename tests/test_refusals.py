@@ -192,9 +192,11 @@ def test_a_flood_leaves_a_few_lines_a_second_and_the_next_says_how_many_it_left_
     client.get("/nothing")
     client.get("/nothing")
     clock.advance(3600)
-    client.get("/nothing")
+    for _ in range(42):
+        client.get("/nothing")
 
-    assert [line.partition("(")[2] for line in lines(caplog)] == [""] * 5 + ["and 37 more)", "and 1 more)"]
+    said = [line.partition("(")[2] for line in lines(caplog)]
+    assert said == [*[""] * 5, "and 37 more)", "and 1 more)", *[""] * 4]
 
 
 def test_what_the_log_does_not_want_takes_no_room(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
