@@ -26,10 +26,12 @@ from promptlord.web import enhance, status
 from promptlord.web import openai as v1
 from promptlord.web.access import guard_origins, harden, limit_clients
 from promptlord.web.body import BODY_MAX, in_words
+from promptlord.web.refusals import because, log_refusals
 from promptlord.web.service import Service
 
 log = logging.getLogger("promptlord")
 
+STAMPED = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"  # as gunicorn's own lines
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
 WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
 
@@ -52,6 +54,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     groq = _upstream(config, pool, transport)
     check = KeyCheck(transport, config.keys, config.models)
     _announce(config)
+    log_refusals(app, clock or time.monotonic)
     guard_origins(app, config)
     app.after_request(harden)
     if config.check_keys:
@@ -100,7 +103,7 @@ def _check_once(app: Flask, check: Callable[[], object]) -> None:
 
 
 def _announce(config: Config) -> None:
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format=STAMPED if config.stamps_log else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S %z")
     log.setLevel(config.log_level)
     if config.repeated_keys:
         log.warning("⚠️  GROQ_API_KEYS repeats %d key(s): each counts once", config.repeated_keys)
@@ -113,6 +116,7 @@ def _announce(config: Config) -> None:
 
 
 def _error(status: int, error: str, details: str = "", retry_after: float | None = None) -> Response:
+    because(error)
     seconds = None if retry_after is None else max(1, math.ceil(retry_after))
     if v1.is_called(request.path):
         response = jsonify(error=v1.error(status, f"{error}. {details}".rstrip(". ")))
@@ -126,6 +130,7 @@ def _error(status: int, error: str, details: str = "", retry_after: float | None
 
 
 def _too_often(error: TooOften) -> Response:
+    because(f"This client {'has used up its limit' if error.used_up else 'calls too fast'}: {error.wait:.0f} s left")
     if error.used_up:
         return _error(402, "FREE_LIMIT_REACHED", retry_after=error.wait)
     return _error(429, "Too many requests: wait a moment", retry_after=error.wait)
@@ -133,6 +138,8 @@ def _too_often(error: TooOften) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     """The same as JSON, whatever raised it; its headers (405's ``Allow``) stay."""
+    if isinstance(error, NotFound):  # whose words may quote the request
+        because(error.name)
     body = _error(error.code or 500, *_words(error))
     response = Response(body.get_data(), error.code, mimetype="application/json")
     for name, value in error.get_headers():
@@ -156,6 +163,7 @@ def _words(error: HTTPException) -> tuple[str, str]:
 
 
 def _upstream_error(error: UpstreamError) -> Response:
+    because(error.reason, error.cause)
     match error:
         case errors.NotConfigured():
             return _error(503, str(error), WHAT_TO_SET)

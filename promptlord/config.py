@@ -168,6 +168,7 @@ class Config:
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
     ca_bundle: str | None = None  # none: requests' own
     repeated_keys: int = 0
+    stamps_log: bool = True  # with time and level; Heroku and Render stamp each line themselves
 
     @property
     def workers(self) -> int:
@@ -182,8 +183,8 @@ class Config:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
         """Read the settings from ``env``; raise ``ConfigError`` for a malformed one, without quoting its value."""
-        values: dict[str, Any] = {"trusted_hops": 1 if "DYNO" in env else 3 if "RENDER" in env else 0}
-        values["check_keys"] = True
+        hops = 1 if "DYNO" in env else 3 if "RENDER" in env else 0
+        values: dict[str, Any] = {"trusted_hops": hops, "stamps_log": not hops, "check_keys": True}
         for setting in fields(cls):
             name = setting.metadata.get("env", "")
             text = env.get(name, "").strip()

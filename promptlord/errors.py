@@ -3,17 +3,6 @@
 from enum import Enum, auto
 
 
-class Cause(Enum):
-    """Why a request failed, as the operator has to see it."""
-
-    BUSY = auto()  # no key is ready soon enough, or too many requests come at once
-    KEYS = auto()  # Groq refuses our keys
-    GROQ = auto()  # it does not answer, or not in time, has trouble, or answers what can't be used
-    NETWORK = auto()  # it refuses this server's network
-    MODEL = auto()  # it does not serve the model
-    REQUEST = auto()  # the request itself, or whoever sent it
-
-
 class PromptLordError(Exception):
     """All that this service raises of its own. The message is safe to show."""
 
@@ -68,19 +57,41 @@ class CutOff(Unusable):
 # A whole request
 
 
+class Cause(Enum):
+    """Why a request failed, as the operator has to see it."""
+
+    BUSY = auto()  # no key is ready soon enough, or too many requests are under way
+    KEYS = auto()  # Groq refuses our keys
+    GROQ = auto()  # it does not answer, or not in time, has trouble, or answers what can't be used
+    NETWORK = auto()  # it refuses this server's network
+    MODEL = auto()  # it does not serve the model
+    REQUEST = auto()  # it is too large, or refused, or its client has disconnected
+    UNCONFIGURED = auto()  # there is no key
+
+
 class UpstreamError(PromptLordError):
-    """A request that Groq did not answer."""
+    """A request that Groq did not answer. The message is for whoever called, ``reason`` for the operator."""
+
+    cause = Cause.GROQ
+
+    def __init__(self, message: str, *, cause: Cause | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.cause, self.reason = cause or self.cause, reason or message
 
 
 class NotConfigured(UpstreamError):
     """There is no key at all."""
 
+    cause = Cause.UNCONFIGURED
+
 
 class Exhausted(UpstreamError):
     """No key is ready; one will be in ``ready_in`` seconds."""
 
-    def __init__(self, message: str, ready_in: float) -> None:
-        super().__init__(message)
+    cause = Cause.BUSY
+
+    def __init__(self, message: str, ready_in: float, *, cause: Cause | None = None, reason: str = "") -> None:
+        super().__init__(message, cause=cause, reason=reason)
         self.ready_in = ready_in
 
 
@@ -90,13 +101,17 @@ class Unavailable(UpstreamError):
     ``answer``: the status and the JSON body with which Groq told of its own trouble, for those who speak its language.
     """
 
-    def __init__(self, message: str, answer: tuple[int, bytes] | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, answer: tuple[int, bytes] | None = None, *, cause: Cause | None = None, reason: str = ""
+    ) -> None:
+        super().__init__(message, cause=cause, reason=reason)
         self.answer = answer
 
 
 class TooLarge(UpstreamError):
     """The request is larger than a minute's tokens; waiting never helps."""
+
+    cause = Cause.REQUEST
 
 
 class DeadlineExceeded(UpstreamError):
@@ -105,3 +120,5 @@ class DeadlineExceeded(UpstreamError):
 
 class ClientDisconnected(UpstreamError):
     """Nobody waits for the response any more."""
+
+    cause = Cause.REQUEST

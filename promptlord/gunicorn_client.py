@@ -61,10 +61,12 @@ class ClientSocket:
         raw.setblocking(False)
         self.raw, self._waiting = raw, waiting
         self._left = {select.POLLIN: 0.0, select.POLLOUT: 0.0}
+        self.began = time.monotonic()  # its request
         self._lag = 0.0  # seconds it was waited for, less those that its bytes have made up for
 
     def begin(self, seconds: float) -> None:
         """A request has come: so long its body may let us wait, and so long its response."""
+        self.began = time.monotonic()
         self._left = {select.POLLIN: seconds, select.POLLOUT: seconds}
 
     def recv(self, size: int, flags: int = 0) -> bytes:

@@ -22,6 +22,7 @@ from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from promptlord.gunicorn_client import BoundedRequest, ClientSocket, Waiting
+from promptlord.refusals import Refusals, shown
 
 HEAD_TIMEOUT = 5.0  # seconds for the head of a request
 HEAD_MAX = 1 << 16  # bytes of it that are waited for without a thread
@@ -50,6 +51,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         self.waiting = Waiting(max(self.cfg.threads // 3, 1))
+        self.refusals = Refusals(self.log.error_log)
         self.lingering: dict[TConn, float] = {}  # and when the last of its time is over
         self.swept = 0.0
         self.crowded = False  # there is no descriptor for another connection
@@ -112,13 +114,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.sock.begin(self.request_timeout)
         return super().handle(conn)
 
-    def handle_error(self, req: object, client: ClientSocket, addr: Any, exc: Exception) -> None:
+    def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
         """Answer as JSON, and say what was wrong, not with what: gunicorn answers HTML, and logs what it was sent."""
         status, told = next((status, told) for error, status, told in ERRORS if isinstance(exc, error))
         if status == 500:
             self.log.exception("Error handling request")
-        else:
-            self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", told)
+        request = shown(req.method, req.path) if req else ""
+        self.refusals.tell(status, request, told, time.monotonic() - client.began)
         content = json.dumps({"error": told})
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

@@ -20,7 +20,7 @@ from promptlord.groq.policy import Fault
 from promptlord.web.body import BODY_MAX
 
 EXTENSION = "chrome-extension://" + "abcdefghijklmnop" * 2
-REFUSED = "This web page's origin is not allowed: add it to ALLOWED_ORIGINS"
+REFUSED = "This web page's origin is not allowed here"
 ONE_MODEL = {"models": ("openai/gpt-oss-20b",)}
 
 
@@ -106,22 +106,22 @@ def test_strange_characters_do_no_harm(serve, prompt):
 @pytest.mark.parametrize(
     ("fault", "status", "message", "calls"),
     [
-        (Trouble.rate_limit(7.5), 503, TOLD[Fault.LIMIT], 3),
-        (Trouble.named("invalid_api_key"), 503, TOLD[Fault.KEY], 3),
-        (Trouble.named("organization_restricted"), 503, TOLD[Fault.KEY], 3),
-        (Trouble.named("model_permission_blocked_org"), 503, TOLD[Fault.KEY_FOR_MODEL], 3),
-        (Trouble.named("request_too_large"), 413, "Request too large for the model's tokens per minute", 2),
-        (Trouble.named("json_validate_failed"), 502, TOLD[Fault.REQUEST], 1),
-        (Trouble.named("semantic_error"), 502, TOLD[Fault.REQUEST], 1),
-        (Trouble.named("model_not_found"), 502, TOLD[Fault.MODEL], 3),
-        (Trouble.named("over_capacity"), 502, TOLD[Fault.GROQ], 3),
-        (Trouble.named("bad_gateway_html"), 502, TOLD[Fault.GROQ], 3),
+        (Trouble.rate_limit(7.5), 503, TOLD[Fault.LIMIT].words, 3),
+        (Trouble.named("invalid_api_key"), 503, TOLD[Fault.KEY].words, 3),
+        (Trouble.named("organization_restricted"), 503, TOLD[Fault.KEY].words, 3),
+        (Trouble.named("model_permission_blocked_org"), 503, TOLD[Fault.KEY_FOR_MODEL].words, 3),
+        (Trouble.named("request_too_large"), 413, TOLD[Fault.SIZE].words, 2),
+        (Trouble.named("json_validate_failed"), 502, TOLD[Fault.REQUEST].words, 1),
+        (Trouble.named("semantic_error"), 502, TOLD[Fault.REQUEST].words, 1),
+        (Trouble.named("model_not_found"), 502, TOLD[Fault.MODEL].words, 3),
+        (Trouble.named("over_capacity"), 502, TOLD[Fault.GROQ].words, 3),
+        (Trouble.named("bad_gateway_html"), 502, TOLD[Fault.GROQ].words, 3),
         (Trouble.reset(), 502, policy.UNREACHABLE.told, 3),
         (Trouble.garbage(), 502, "Groq answered what can't be used: try again", 3),
         (Trouble.content(""), 502, "Groq answered what can't be used: try again", 3),
         (Trouble.length("You are"), 502, policy.CUT_OFF.told, 3),
-        (Trouble.named("access_denied"), 502, TOLD[Fault.NETWORK], 1),
-        (Trouble.named("cloudflare_1010"), 502, TOLD[Fault.NETWORK], 1),
+        (Trouble.named("access_denied"), 502, TOLD[Fault.NETWORK].words, 1),
+        (Trouble.named("cloudflare_1010"), 502, TOLD[Fault.NETWORK].words, 1),
     ],
 )
 def test_each_trouble_with_groq_has_its_answer(serve, sim, fault, status, message, calls):
@@ -140,7 +140,7 @@ def test_groq_out_of_reach_is_a_502(serve, sim):
 def test_what_groq_says_of_its_own_trouble_is_not_for_the_extension(serve, sim):
     sim.order(Trouble.status(500, {"error": {"message": "my own words"}}), times=None)
 
-    assert error(enhance(serve())) == (502, TOLD[Fault.GROQ])
+    assert error(enhance(serve())) == (502, TOLD[Fault.GROQ].words)
 
 
 @pytest.mark.live

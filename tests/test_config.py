@@ -231,6 +231,11 @@ def test_secrets_are_not_shown():
     assert "secret" not in f"{settings} {settings!r}"
 
 
+@pytest.mark.parametrize(("env", "stamps"), [({}, True), ({"DYNO": "web.1"}, False), ({"RENDER": "true"}, False)])
+def test_the_log_is_stamped_where_the_platform_does_not(env, stamps):
+    assert Config.from_env(env).stamps_log is stamps
+
+
 def test_settings_never_change():
     with pytest.raises(FrozenInstanceError):
         Config().port = 1  # type: ignore[misc]

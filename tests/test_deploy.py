@@ -117,11 +117,13 @@ def test_every_platform_starts_it_alike():
     assert json.loads(read("app.json"))["buildpacks"] == [{"url": "heroku/python"}]
 
 
+@pytest.mark.parametrize("tokens", [("a-token",), ()])
 @pytest.mark.parametrize("keys", [("gsk_one",), ()])
-def test_renders_health_check_is_answered_with_and_without_keys(serve, keys):
+def test_renders_health_check_is_answered_with_and_without_keys_and_tokens(serve, keys, tokens):
     (render,) = yaml.safe_load(read("render.yaml"))["services"]
+    client = serve(keys=keys, access_tokens=tokens)
 
-    assert serve(keys=keys).get(render["healthCheckPath"]).status_code == 200
+    assert client.get(render["healthCheckPath"], buffered=True).status_code == 200
 
 
 def test_the_platforms_python_is_one_that_is_supported():

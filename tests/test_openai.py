@@ -17,7 +17,7 @@ from werkzeug.test import EnvironBuilder
 
 from promptlord.tokens import estimate_all
 from promptlord.web import openai as v1
-from promptlord.web.access import SECURITY_HEADERS
+from promptlord.web.access import CLOSED, FOREIGN, SECURITY_HEADERS
 
 SOUND = b"RIFF\r\n" + bytes(range(256)) * 100
 
@@ -387,6 +387,7 @@ def test_a_wrong_token_is_told_so(client, sim, authorization):
         response = client.flask.open(path, method=method, headers=headers, json=CHAT if method == "POST" else None)
         assert response.status_code == 401
         assert error_of(response)["code"] == "invalid_api_key"
+        assert error_of(response)["message"] == "Wrong or missing access token: send it as Authorization: Bearer"
         assert response.headers["WWW-Authenticate"] == "Bearer"
     assert sim.calls == []
 
@@ -398,11 +399,13 @@ def test_every_token_opens(serve, authorization):
     assert flask.get("/v1/models", headers={"Authorization": authorization}).status_code == 200
 
 
-def test_without_tokens_it_is_closed_and_says_how_to_open_it(serve, sim):
+def test_without_tokens_it_is_closed_and_the_log_says_how_to_open_it(serve, sim, caplog):
     response = serve().post("/v1/chat/completions", json=CHAT, headers={"Authorization": "Bearer "})
 
     assert response.status_code == 403
-    assert "ACCESS_TOKENS" in error_of(response)["message"]
+    assert error_of(response)["message"] == CLOSED
+    assert "ACCESS_TOKENS" not in CLOSED
+    assert caplog.text.count("set ACCESS_TOKENS to one or more tokens of your choice, then restart") == 1
     assert sim.calls == []
 
 
@@ -413,12 +416,14 @@ def test_without_keys_it_says_what_to_set(connect):
     assert "GROQ_API_KEYS" in error_of(response)["message"]
 
 
-def test_a_web_page_needs_an_allowed_origin_even_with_a_token(client, sim):
+def test_a_web_page_needs_an_allowed_origin_even_with_a_token(client, sim, caplog):
     refused = client.open("GET", "/v1/models", headers={"Origin": "https://evil.example"})
     admitted = client.open("GET", "/v1/models", headers={"Origin": "http://localhost:5000"})
 
     assert refused.status_code == 403
-    assert "ALLOWED_ORIGINS" in error_of(refused)["message"]
+    assert error_of(refused)["message"] == FOREIGN
+    assert "ALLOWED_ORIGINS" not in FOREIGN
+    assert caplog.text.count("add it to ALLOWED_ORIGINS if it is yours") == 1
     assert admitted.status_code == 200
     assert admitted.headers["Access-Control-Allow-Origin"] == "http://localhost:5000"
     assert len(sim.calls) == 1

@@ -9,7 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from promptlord.errors import Exhausted, TooLarge, Unavailable, UpstreamError
+from promptlord.errors import (
+    Cause,
+    ClientDisconnected,
+    DeadlineExceeded,
+    Exhausted,
+    NotConfigured,
+    TooLarge,
+    Unavailable,
+    UpstreamError,
+)
 from promptlord.groq import policy
 from promptlord.groq.failure import TOLD, failure, most_telling
 from promptlord.groq.policy import Fault, Verdict, allowances, duration, is_good, judge
@@ -291,8 +300,29 @@ def told(*faults: Fault) -> UpstreamError:
 def test_each_fault_has_words_for_whoever_called_and_none_for_the_operator(fault):
     words = str(told(fault))
 
-    assert words == TOLD[fault]
-    assert not any(word in words for word in ("GROQ_", "console", "log", "#", "support"))
+    assert words == TOLD[fault].words
+    assert not any(word in words for word in ("GROQ_", "console", "log", "#", "support", " per "))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault.LIMIT, Cause.BUSY),
+        (Fault.KEY, Cause.KEYS),
+        (Fault.KEY_FOR_MODEL, Cause.KEYS),
+        (Fault.LACKING, Cause.MODEL),
+        (Fault.MODEL, Cause.MODEL),
+        (Fault.SIZE, Cause.REQUEST),
+        (Fault.REQUEST, Cause.REQUEST),
+        (Fault.NETWORK, Cause.NETWORK),
+        (Fault.GROQ, Cause.GROQ),
+    ],
+)
+def test_each_fault_has_its_cause_and_the_operator_is_told_the_verdicts_reason(fault, cause):
+    raised = told(fault)
+
+    assert raised.cause is cause
+    assert raised.reason == ("for the log: ready in 7 s" if fault is Fault.LIMIT else "for the log")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +338,7 @@ def test_each_fault_has_words_for_whoever_called_and_none_for_the_operator(fault
 )
 def test_the_most_telling_verdict_is_told_whenever_it_came(faults, telling):
     for order in permutations(faults):
-        assert str(told(*order)) == TOLD[telling]
+        assert str(told(*order)) == TOLD[telling].words
 
 
 @pytest.mark.parametrize(
@@ -333,7 +363,23 @@ def test_each_fault_has_its_error_and_waiting_is_told_where_it_helps(fault, erro
 
 
 def test_without_an_attempt_the_keys_are_busy():
-    assert (str(told()), type(told())) == ("All API keys are busy or cooling down", Exhausted)
+    raised = told()
+
+    assert (str(raised), type(raised)) == ("All API keys are busy or cooling down", Exhausted)
+    assert (raised.cause, raised.reason) == (Cause.BUSY, "No key is ready: the first is ready in 7 s")
+
+
+@pytest.mark.parametrize(
+    ("raised", "cause"),
+    [
+        (NotConfigured("words"), Cause.UNCONFIGURED),
+        (Exhausted("words", 1.0), Cause.BUSY),
+        (DeadlineExceeded("words"), Cause.GROQ),
+        (ClientDisconnected("words"), Cause.REQUEST),
+    ],
+)
+def test_without_a_verdict_the_error_itself_has_a_cause_and_its_words_are_the_reason(raised, cause):
+    assert (raised.cause, raised.reason) == (cause, "words")
 
 
 def test_of_groqs_troubles_the_last_is_told_that_it_put_in_words():

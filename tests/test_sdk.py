@@ -244,7 +244,7 @@ def test_all_keys_exhausted_raises_with_the_wait_and_who_waits_is_served(sdk, st
 def test_a_wrong_token_fails_to_authenticate(sdk, serve, connect, sim):
     client = connect(sdk, serve(), api_key="let-me-out")
 
-    with pytest.raises(SDKS[sdk].AuthenticationError, match="ACCESS_TOKENS"):
+    with pytest.raises(SDKS[sdk].AuthenticationError, match="Wrong or missing access token"):
         client.models.list()
 
     assert sim.calls == []

@@ -19,6 +19,7 @@ from groqsim import GroqSim, Limits, Trouble
 from promptlord.pool.script import NAME
 
 NO_LIMITS = Limits(rpm=None, tpm=None, rpd=None)
+STAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[[A-Z]+\] "  # as gunicorn's
 shared = pytest.mark.xdist_group("server")  # so that it is one
 
 
@@ -232,13 +233,14 @@ def test_slow_requests_do_not_keep_a_health_check_waiting(start, sim):
 # Logs
 
 
-def test_the_log_says_what_happened_in_the_promised_words(start, sim):
-    server = start()
+@pytest.mark.parametrize(("env", "stamp"), [({"RENDER": "true"}, ""), ({}, STAMP)], ids=["Render's stamps", "stamped"])
+def test_the_log_says_what_happened_in_the_promised_words(start, sim, env, stamp):
+    server = start(**env)
     sim.order(Trouble.rate_limit(), key="gsk_one")
 
     assert [server.enhance().status_code for _ in range(2)] == [200] * 2
 
-    ours = [line for line in server.output.splitlines() if not line.startswith("[")]
+    ours = re.findall(rf"^{stamp}([^\w\[].*)", server.output, re.MULTILINE)
     assert ours[0] == "✅ Loaded 3 Groq API key(s)"
     assert re.fullmatch(r"❌ Groq API Error \(Key #1\): Rate limit exceeded.*", ours[1])
     assert ours[2:] == [
@@ -246,6 +248,16 @@ def test_the_log_says_what_happened_in_the_promised_words(start, sim):
         "✅ Request successful with API Key #2",
         "✅ Request successful with API Key #2",
     ]
+
+
+def test_a_refused_request_leaves_one_stamped_line_and_a_good_one_none(start):
+    server = start()
+
+    assert server.health().status_code == 200
+    assert requests.post(f"{server.url}/enhance", json={"prompt": ""}, timeout=20).status_code == 400
+    server.wait_for(rf"(?m)^{STAMP}⛔ 400 POST /enhance after \d\.\d\d s: Prompt must be a non-empty string$")
+
+    assert server.output.count("⛔") == 1
 
 
 def test_no_secret_is_in_any_output_or_error(start, sim):

@@ -6,6 +6,7 @@ and that part of ours can go.
 
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -543,7 +544,9 @@ def test_what_is_no_request_is_answered_in_json_and_quoted_nowhere(start, worker
     assert b"\r\nContent-Type: application/json" in head
     assert b"\r\nConnection: close" in head
     assert isinstance(json.loads(content)["error"], str)
-    server.wait_for("Invalid request from ip=127.0.0.1: The request")
+    server.wait_for(rf"\[(?:INFO|WARNING)\] ⛔ {status} (?:[A-Z]+ \S+ )?after \d\.\d\d s: The request")
+    (line,) = re.findall("⛔.*", server.output)
+    assert "127.0.0.1" not in line
     assert "secret-words" not in server.output
     assert "Traceback" not in server.output
 

@@ -52,7 +52,7 @@ def learn(books: Books, key: Key, model: str, outcome: Outcome, finding: str) ->
 def unserved(books: Books, cause: Cause, reason: str, *, press: bool) -> None:
     """Note a request that was not served, and why: we refused it, or it failed."""
     hour = books.hour()
-    if cause in (Cause.BUSY, Cause.REQUEST):
+    if cause in (Cause.BUSY, Cause.REQUEST, Cause.UNCONFIGURED):
         hour.refused += press
         return
     hour.failed += press

@@ -15,9 +15,13 @@ from werkzeug.exceptions import Forbidden, Unauthorized
 from promptlord.config import Config
 from promptlord.errors import TooOften
 from promptlord.pool.clients import Limit, Used
+from promptlord.web.refusals import because
 
 OPEN_ENDPOINTS = {"static", "status.health", "status.ready", "status.as_json", "status.page", "status.favicon"}
-CLOSED = "This endpoint is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart"
+SAME_ORIGIN_ENDPOINTS = {"status.check"}  # which ``same_origin`` guards
+FOREIGN = "This web page's origin is not allowed here"
+CLOSED = "This endpoint is closed: ask whoever runs this service for a token"
+WRONG = "Wrong or missing access token: send it as Authorization: Bearer"
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -50,9 +54,11 @@ def guard_origins(app: Flask, config: Config) -> None:
 
     @app.before_request
     def refuse() -> None:
-        origin = request.headers.get("Origin")
-        if origin is not None and request.endpoint not in OPEN_ENDPOINTS and not allowed.match(origin):
-            raise Forbidden("This web page's origin is not allowed: add it to ALLOWED_ORIGINS")
+        origin, endpoint = request.headers.get("Origin"), request.endpoint
+        elsewhere = endpoint in OPEN_ENDPOINTS or endpoint in SAME_ORIGIN_ENDPOINTS
+        if origin is not None and not elsewhere and not allowed.match(origin):
+            because(f"{FOREIGN}: add it to ALLOWED_ORIGINS if it is yours")
+            raise Forbidden(FOREIGN)
 
     @app.after_request
     def vary(response: Response) -> Response:
@@ -70,13 +76,49 @@ def _wildcards(origin: str) -> str:
 def require_token(tokens: Collection[str]) -> None:
     """Let in who sends one of the tokens; raises ``Forbidden`` where there is none, else ``Unauthorized``."""
     if not tokens:
+        because("/v1 is closed: set ACCESS_TOKENS to one or more tokens of your choice, then restart")
         raise Forbidden(CLOSED)
+    if not _is_one_of(tokens, _bearer()):
+        raise Unauthorized(WRONG, www_authenticate=WWWAuthenticate("bearer"))
+
+
+def require_operator(tokens: Collection[str]) -> None:
+    """Let in who sends one of the tokens, as a bearer's or as HTTP Basic's password, and anyone where there is none.
+
+    Raises ``Unauthorized``, upon which a browser asks for it.
+    """
+    if tokens and not (_is_one_of(tokens, _bearer()) or _is_one_of(tokens, _password())):
+        # As a token, for of a realm Werkzeug leaves out the quotes, which RFC 9110 (11.5) wants.
+        basic = WWWAuthenticate("basic", token='realm="PromptLord"')
+        raise Unauthorized(f"{WRONG}, or as a password", www_authenticate=[basic, WWWAuthenticate("bearer")])
+
+
+def same_origin() -> None:
+    """Let in what this service's own page sends, and programs; raises ``Forbidden`` for what another page does.
+
+    Browsers tell in ``Sec-Fetch-Site``; of those too old to, the ``Origin`` must be this host. (The others' is "null"
+    even from our page, by our Referrer-Policy.)
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    named = origin is None or origin.partition("://")[2].lower() == request.host.lower()
+    if not (named if site is None else site in ("same-origin", "none")):
+        raise Forbidden("Only this service's own page may do this")
+
+
+def _bearer() -> bytes:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    token_given = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
-    # All are compared, each in constant time: neither how much of one is right shows, nor which.
-    if not sum(hmac.compare_digest(token_given, token.encode()) for token in tokens):
-        wrong = "Wrong or missing access token: send one of ACCESS_TOKENS as Authorization: Bearer"
-        raise Unauthorized(wrong, www_authenticate=WWWAuthenticate("bearer"))
+    return given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+
+
+def _password() -> bytes:
+    """HTTP Basic's, of whichever user."""
+    given = request.authorization
+    return (given.password or "").encode() if given and given.type == "basic" else b""
+
+
+def _is_one_of(tokens: Collection[str], given: bytes) -> bool:
+    """Compare all, each in constant time: neither how much of one is right shows, nor which."""
+    return bool(sum(hmac.compare_digest(given, token.encode()) for token in tokens))
 
 
 def harden(response: Response) -> Response:

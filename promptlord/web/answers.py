@@ -11,6 +11,7 @@ from promptlord.errors import Broken, Disconnected, ReadTimeout
 from promptlord.groq import policy
 from promptlord.groq.policy import mask
 from promptlord.groq.transport import Answer
+from promptlord.web.refusals import because
 from promptlord.web.sse import Ending, events
 
 
@@ -29,6 +30,7 @@ def response(answer: Answer, ending: Ending) -> Response:
     """What the client gets: of Groq's headers only what it needs, and bytes as they come."""
     names = ["Content-Type", "X-Request-Id"]
     if not policy.is_good(answer.status):
+        because("Passed on from Groq")
         body: Any = mask(answer.read())
     elif is_stream(answer):
         body = events(answer, ending)  # whose length may change

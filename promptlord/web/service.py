@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from flask import current_app
 
 from promptlord.config import Config
+from promptlord.errors import Cause
 from promptlord.groq.attempts import Call, Upstream
 from promptlord.groq.deadline import Client
 from promptlord.pool.state import Demand, Snapshot
@@ -18,6 +19,8 @@ class Pool(Protocol):
     def ready_in(self, demand: Demand) -> float: ...
 
     def health(self, models: Sequence[str]) -> dict[str, Any]: ...
+
+    def unserved(self, cause: Cause, reason: str, *, press: bool) -> None: ...
 
     def snapshot(self) -> Snapshot: ...
 

@@ -3,15 +3,25 @@
 import time
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, url_for
+from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from promptlord.errors import Exhausted, NotConfigured
+from promptlord.web.access import require_operator, same_origin
 from promptlord.web.headline import spell
 from promptlord.web.report import ready_in, report
 from promptlord.web.service import service
 
 routes = Blueprint("status", __name__)
+
+OPEN_TO_ALL = {"status.health", "status.ready", "status.favicon"}  # the rest is the operator's
+
+
+@routes.before_request
+def admit() -> None:
+    """Let in who has a token, where one is set. Preflights carry none."""
+    if request.endpoint not in OPEN_TO_ALL and request.method != "OPTIONS":
+        require_operator(service().config.access_tokens)
 
 
 @routes.get("/health")
@@ -45,6 +55,7 @@ def page() -> str:
 @routes.post("/check")
 def check() -> Redirect:
     """Ask Groq about each key. Who asks too soon sees what was found before."""
+    same_origin()
     service().check()
     return redirect(url_for("status.page"), 303)
 
