@@ -24,6 +24,7 @@ from promptlord.web import openai as v1
 from promptlord.web.access import guard_origins, harden, limit_clients
 from promptlord.web.body import BODY_MAX, in_words
 from promptlord.web.service import Service
+from promptlord.web.traffic import Traffic, watch
 
 log = logging.getLogger("promptlord")
 
@@ -45,11 +46,14 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.trusted_hops)  # type: ignore[method-assign]
     storage = _storage(config, clock)
     pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, storage=storage, timeout=config.request_timeout)
-    groq = _upstream(config, pool)
+    traffic = Traffic(config.models)
+    groq = _upstream(config, pool, traffic)
     _announce(config)
+    watch(app, traffic)
     guard_origins(app, config)
     app.after_request(harden)
-    app.extensions["promptlord"] = Service(config, pool, groq, limit_clients(storage, config.client_limits, groq.fetch))
+    limited = limit_clients(storage, config.client_limits, groq.fetch)
+    app.extensions["promptlord"] = Service(config, pool, groq, limited, traffic)
     app.register_blueprint(enhance.routes)
     app.register_blueprint(status.routes)
     app.cli.add_command(check_keys.command(config))
@@ -69,7 +73,7 @@ def _storage(config: Config, clock: Callable[[], float] | None) -> MemoryStorage
     return MemoryStorage(clock or time.monotonic)
 
 
-def _upstream(config: Config, pool: KeyPool) -> Upstream:
+def _upstream(config: Config, pool: KeyPool, traffic: Traffic) -> Upstream:
     return Upstream(
         pool,
         Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle),
@@ -77,6 +81,7 @@ def _upstream(config: Config, pool: KeyPool) -> Upstream:
         max_attempts=config.max_attempts,
         timeout=config.request_timeout,
         max_wait=config.max_wait,
+        tally=traffic,
     )
 
 

@@ -10,6 +10,7 @@ from promptlord.config import Config
 from promptlord.groq.attempts import Call, Upstream
 from promptlord.groq.deadline import Client
 from promptlord.pool.state import Demand, Snapshot
+from promptlord.web.traffic import Traffic
 
 
 class Pool(Protocol):
@@ -30,6 +31,7 @@ class Service:
     pool: Pool
     upstream: Upstream
     enhance: Callable[[Call[str], Client | None], str]
+    traffic: Traffic
 
 
 def service() -> Service:

@@ -1,11 +1,13 @@
 """What is told of the pool: ``/health``, ``/ready``, ``/status`` and the status page. All but the routes is pure."""
 
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, render_template
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from werkzeug.wrappers import Response as BaseResponse
 
 from promptlord.errors import Exhausted, NotConfigured
 from promptlord.pool.quota import PERIODS, RPM, TOKENS, TPD, Bucket, Lane
@@ -47,6 +49,17 @@ def as_json() -> Response:
 @routes.get("/")
 def page() -> str:
     return render_template("status.html", **_report(), spell=spell)
+
+
+@routes.get("/metrics")
+def metrics() -> BaseResponse:
+    """For Prometheus, whose library is imported when it first asks: most operators have none."""
+    from promptlord.web.metrics import Scrape, response
+
+    now, config = service(), service().config
+    worker = str(os.getpid()) if config.workers > 1 else ""
+    told = now.pool.snapshot(), now.traffic.totals(), now.upstream.in_flight
+    return response(Scrape(*told, config.models, worker), request.environ)
 
 
 @routes.get("/favicon.ico")
