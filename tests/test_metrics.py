@@ -1,5 +1,6 @@
 """What Prometheus is told: the numbers, whose they are, that its own tool accepts them, and that they cost little."""
 
+import json
 import re
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -401,3 +403,53 @@ def test_where_several_processes_answer_each_tells_its_own_counts_as_such(
         shared = {line.partition("{")[0].partition(" ")[0] for line in lines if 'worker="' not in line}
         assert shared
         assert all(re.match("promptlord_(key|lane|waiting)", name) for name in shared)
+
+
+# The dashboard
+
+PANELS = json.loads((ROOT / "docs/grafana.json").read_text(encoding="utf-8"))["panels"]
+QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", ())]
+
+
+def test_every_metric_of_the_dashboard_exists(traffic: FlaskClient) -> None:
+    asked = {name for query in QUERIES for name in re.findall(r"\b(?:promptlord|process)_\w+", query)}
+
+    assert len(asked) > 8
+    assert asked <= {name for name, *_ in scrape(traffic)}
+
+
+def test_every_label_of_the_dashboard_exists(traffic: FlaskClient) -> None:
+    labels = {*re.findall(r'(\w+)="', traffic.get("/metrics").text)} | {"instance", "job"}
+    asked = {
+        name for query in QUERIES for names in re.findall(r"\bby \(([^)]*)\)", query) for name in names.split(", ")
+    }
+    asked |= {name for query in QUERIES for name in re.findall(r"[{,]\s*(\w+)(?:=|!)", query)}
+
+    assert "fault" in asked
+    assert asked <= labels
+
+
+def test_promtool_can_read_every_query_of_the_dashboard(promtool: str, tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:{number}", "expr": re.sub(r"\$\w+", "5m", query.replace('"$', '"'))}
+        for number, query in enumerate(QUERIES)
+    ]
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    found = subprocess.run([promtool, "check", "rules", tmp_path / "rules.json"], capture_output=True, text=True)
+
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_panels_have_ids_titles_and_places_of_their_own() -> None:
+    taken = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in PANELS)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+
+    assert len(set(taken)) == len(taken)
+    assert all(x < 24 for x, _ in taken)
+    for what in ("id", "title"):
+        assert len({panel[what] for panel in PANELS}) == len(PANELS)
+    assert all(panel["fieldConfig"]["defaults"]["unit"] for panel in PANELS)
