@@ -28,6 +28,7 @@ from promptlord.web.access import guard_origins, harden, limit_clients
 from promptlord.web.body import BODY_MAX, in_words
 from promptlord.web.refusals import because, log_refusals
 from promptlord.web.service import Service
+from promptlord.web.traffic import Traffic, watch
 
 log = logging.getLogger("promptlord")
 
@@ -50,17 +51,19 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config.trusted_hops)  # type: ignore[method-assign]
     storage = _storage(config, clock)
     pool = KeyPool(config.keys, config.key_cooldown, config.per_minute, storage=storage, timeout=config.request_timeout)
+    traffic = Traffic(config.models)
     transport = Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle)
-    groq = _upstream(config, pool, transport)
+    groq = _upstream(config, pool, transport, traffic)
     check = KeyCheck(transport, config.keys, config.models)
     _announce(config)
+    watch(app, traffic, clock or time.monotonic)
     log_refusals(app, clock or time.monotonic)
     guard_origins(app, config)
     app.after_request(harden)
     if config.check_keys:
         _check_once(app, partial(check.teach, pool, AFTER_START))
-    enhance_all = limit_clients(storage, config.client_limits, groq.fetch)
-    app.extensions["promptlord"] = Service(config, pool, groq, enhance_all, partial(check.teach, pool))
+    limited = limit_clients(storage, config.client_limits, groq.fetch)
+    app.extensions["promptlord"] = Service(config, pool, groq, limited, traffic, partial(check.teach, pool))
     app.register_blueprint(enhance.routes)
     app.register_blueprint(status.routes)
     app.cli.add_command(check_keys.command(config))
@@ -80,7 +83,7 @@ def _storage(config: Config, clock: Callable[[], float] | None) -> MemoryStorage
     return MemoryStorage(clock or time.monotonic)
 
 
-def _upstream(config: Config, pool: KeyPool, transport: Transport) -> Upstream:
+def _upstream(config: Config, pool: KeyPool, transport: Transport, traffic: Traffic) -> Upstream:
     return Upstream(
         pool,
         transport,
@@ -88,6 +91,7 @@ def _upstream(config: Config, pool: KeyPool, transport: Transport) -> Upstream:
         max_attempts=config.max_attempts,
         timeout=config.request_timeout,
         max_wait=config.max_wait,
+        tally=traffic,
     )
 
 

@@ -61,6 +61,7 @@ LIVE = {
     "program",
     "small_soak",
     "subprocess",
+    "promtool",
     "load_in_process",
 }
 KEYS = {"gsk_one": "org_one", "gsk_two": "org_two", "gsk_three": "org_three"}
@@ -195,6 +196,15 @@ def store() -> Iterator[RealRedis]:
 def redis_url() -> Iterator[str]:
     with redis_server() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' own judge of what it is told."""
+    if not (found := shutil.which("promtool")):
+        assert "CI" not in os.environ, "CI must install prometheus, for its promtool"
+        pytest.skip("there is no promtool here")
+    return found
 
 
 @pytest.fixture

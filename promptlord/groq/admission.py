@@ -23,6 +23,10 @@ class Admission:
         self._lock = threading.Lock()
         self._in_flight = self._bulk = self._waiting = 0
 
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
     @contextmanager
     def enter(self, *, bulk: bool) -> Iterator[ExitStack]:
         """Take one in until the stack that it yields is closed. Raises ``Exhausted``."""

@@ -22,6 +22,12 @@ SLICE = 0.5  # seconds; how often one that waits looks whether its slot has move
 LATE = 1.0  # seconds by which a slot may come later than the wait allows, once it was promised
 LONGEST_WAIT = 0.8  # of a request's time; the call needs the rest
 
+NONE = "none"  # an answer that could be used
+CUT_OFF = "cut_off"  # one for which we had reserved too little: no outage
+TIMEOUT = "timeout"  # the request was sent, and no answer came in time
+DISCONNECTED = "disconnected"  # the client hung up meanwhile
+FAULTS = (NONE, *(fault.name.lower() for fault in Fault), CUT_OFF, TIMEOUT, DISCONNECTED)
+
 _TIME_IS_UP = "Groq did not answer in time"
 _HUNG_UP = "The client has disconnected"
 
@@ -55,6 +61,24 @@ class Pool(Protocol):
     def turn_away(self, fingerprint: bytes, ready_in: float, apart: float = 0.0, *, roomier: bool = False) -> float: ...
 
     def returns(self, fingerprint: Callable[[], bytes]) -> Promise | None: ...
+
+
+class Tally(Protocol):
+    """Who counts what attempts came to (one of ``FAULTS``), and what they cost."""
+
+    def attempted(self, label: str, fault: str) -> None: ...
+
+    def spent(self, model: str, tokens: int) -> None: ...
+
+
+class Uncounted:
+    """Counts nothing."""
+
+    def attempted(self, label: str, fault: str) -> None:
+        pass
+
+    def spent(self, model: str, tokens: int) -> None:
+        pass
 
 
 class Call(Protocol[T_co]):
@@ -147,6 +171,7 @@ class Upstream:
         max_attempts: int,
         timeout: float,
         max_wait: float,
+        tally: Tally | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -158,8 +183,14 @@ class Upstream:
         self._timeout = timeout
         self._longest_wait = LONGEST_WAIT * timeout
         self._max_wait = min(max_wait, self._longest_wait)
+        self._tally = tally or Uncounted()
         self._clock = clock
         self._sleep = sleep
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are under way, waiting ones and streams included."""
+        return self._admission.in_flight
 
     def fetch(self, call: Call[T], client: Client | None = None) -> T:
         """Return what ``call`` reads from Groq's answer; if that is the answer itself, close it.
@@ -267,8 +298,10 @@ class Upstream:
                 unread.pop_all()
             return result
         except errors.ReadTimeout as error:
+            self._count(reservation, TIMEOUT)
             raise errors.DeadlineExceeded(_TIME_IS_UP) from error
         except errors.Disconnected as error:
+            self._count(reservation, DISCONNECTED)
             raise errors.ClientDisconnected(_HUNG_UP) from error
         except errors.Broken as error:
             raise self._suspect(run, reservation, policy.UNREACHABLE) from error
@@ -295,20 +328,23 @@ class Upstream:
             tokens = run.call.counted(answer)
             outcome = replace(outcome, served=True, tokens=tokens, blamed=run.suspects)
             log.info("✅ Request successful with API Key %s", reservation.key.label)
+            self._count(reservation, NONE)
             return result
         except errors.CutOff as error:
             if roomier := run.enlarge():
+                self._count(reservation, CUT_OFF)
                 raise _Failed(policy.CUT_OFF, roomier) from error
             raise self._suspect(run, reservation, policy.CUT_OFF) from error
         except (errors.Unusable, errors.Broken) as error:
             raise self._suspect(run, reservation, policy.unusable(error)) from error
         finally:
             announce(self._pool.settle(reservation, outcome))
+            self._tally.spent(reservation.model, outcome.tokens or reservation.tokens)
 
     def _refused(self, run: Run[T], reservation: Reservation, answer: Answer) -> T:
         """Let the right one pay; return the answer all the same if the caller wants to see such ones."""
         verdict = policy.judge(answer.status, answer.headers, answer.read())
-        complain(reservation.key, verdict)
+        self._complain(reservation, verdict)
         news = self._pool.settle(reservation, verdict.outcome(answer.headers))
         announce(news)
         if news.retired:
@@ -330,10 +366,17 @@ class Upstream:
 
     def _suspect(self, run: Run[T], reservation: Reservation, verdict: Verdict) -> "_Failed[T]":
         """What looks like Groq's own trouble: the key pays if another one then serves the same request."""
-        complain(reservation.key, verdict)
+        self._complain(reservation, verdict)
         run.suspects.append(reservation)
         run.failed.add((reservation.key, reservation.model))
         return _Failed(verdict, run.call)
+
+    def _complain(self, reservation: Reservation, verdict: Verdict) -> None:
+        complain(reservation.key, verdict)
+        self._count(reservation, CUT_OFF if verdict is policy.CUT_OFF else verdict.fault.name.lower())
+
+    def _count(self, reservation: Reservation, fault: str) -> None:
+        self._tally.attempted(reservation.key.label, fault)
 
 
 def announce(news: News) -> None:

@@ -1,7 +1,6 @@
 """Has each refused request logged and counted, with the reason that whoever refused it has told."""
 
 import logging
-import time
 from collections.abc import Callable
 from http.client import responses
 
@@ -21,13 +20,12 @@ def because(reason: str, cause: Cause = Cause.REQUEST) -> None:
     g.setdefault("refused_because", (reason, cause))
 
 
-def log_refusals(app: Flask, clock: Callable[[], float] = time.monotonic) -> None:
-    """Log each response of the app's whose status is 400 or more, and have the pool remember what it tells of Groq."""
-    refusals = Refusals(logging.getLogger("promptlord"), clock)
+def log_refusals(app: Flask, clock: Callable[[], float]) -> None:
+    """Log each response of the app's whose status is 400 or more, and have the pool remember what it tells of Groq.
 
-    @app.before_request
-    def begin() -> None:
-        g.began = clock()
+    ``clock`` is that by which a request ``began``; see ``traffic``.
+    """
+    refusals = Refusals(logging.getLogger("promptlord"), clock)
 
     @app.after_request
     def log(response: Response) -> Response:

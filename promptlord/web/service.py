@@ -11,6 +11,7 @@ from promptlord.errors import Cause
 from promptlord.groq.attempts import Call, Upstream
 from promptlord.groq.deadline import Client
 from promptlord.pool.state import Demand, Snapshot
+from promptlord.web.traffic import Traffic
 
 
 class Pool(Protocol):
@@ -36,6 +37,7 @@ class Service:
     pool: Pool
     upstream: Upstream
     enhance: Callable[[Call[str], Client | None], str]
+    traffic: Traffic
     check: Callable[[], bool]
 
 

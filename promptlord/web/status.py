@@ -1,10 +1,11 @@
 """What is told of the pool over HTTP: ``/health``, ``/ready``, ``/status``, the page, and its one button."""
 
+import os
 import time
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request, url_for
-from werkzeug.wrappers import Response as Redirect
+from werkzeug.wrappers import Response as BaseResponse
 
 from promptlord.errors import Exhausted, NotConfigured
 from promptlord.web.access import require_operator, same_origin
@@ -53,11 +54,22 @@ def page() -> str:
 
 
 @routes.post("/check")
-def check() -> Redirect:
+def check() -> BaseResponse:
     """Ask Groq about each key. Who asks too soon sees what was found before."""
     same_origin()
     service().check()
     return redirect(url_for("status.page"), 303)
+
+
+@routes.get("/metrics")
+def metrics() -> BaseResponse:
+    """For Prometheus, whose library is imported when it first asks: most operators have none."""
+    from promptlord.web.metrics import Scrape, response
+
+    now, config = service(), service().config
+    worker = str(os.getpid()) if config.workers > 1 else ""
+    told = now.pool.snapshot(), now.traffic.totals(), now.upstream.in_flight
+    return response(Scrape(*told, config.models, worker), request.environ)
 
 
 @routes.get("/favicon.ico")
