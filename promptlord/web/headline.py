@@ -110,7 +110,7 @@ class Past(NamedTuple):
         newest = [hours[number] for number in sorted(hours, reverse=True)]
         last = max(newest, key=lambda hour: hour.failed_at, default=Hour())
         served_at = max((hour.served_at for hour in newest), default=0.0)
-        row = sum(hour.row for hour in newest if hour.failed_at > served_at)
+        row = sum(hour.row for hour in newest if hour.failed_at >= served_at)
         return cls(served_at, last.failed_at, last.cause, last.reason, row)
 
     def fails(self, now: float) -> bool:

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from promptlord.errors import Exhausted, NotConfigured
 from promptlord.web.access import require_operator, same_origin
 from promptlord.web.headline import spell
-from promptlord.web.report import ready_in, report
+from promptlord.web.report import EMPTY, LOW, ready_in, report
 from promptlord.web.service import service
 
 routes = Blueprint("status", __name__)
@@ -50,7 +50,7 @@ def as_json() -> Response:
 
 @routes.get("/")
 def page() -> str:
-    return render_template("status.html", **_report(), spell=spell)
+    return render_template("status.html", **_report(), spell=spell, low=LOW, empty=EMPTY)
 
 
 @routes.post("/check")
@@ -79,4 +79,7 @@ def favicon() -> Response:
 
 def _report() -> dict[str, Any]:
     config = service().config
-    return report(service().pool.snapshot(), config.models, config.max_wait, time.time())
+    told = report(service().pool.snapshot(), config.models, config.max_wait, time.time())
+    if told["advice"]:
+        told["advice"]["command"] = told["advice"]["command"].format(url=request.url_root)
+    return told
