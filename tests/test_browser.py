@@ -110,15 +110,13 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         assert {urlsplit(asked).netloc for asked in made.asked} == {urlsplit(url).netloc}
 
 
+def look(page: Page) -> None:
+    """Let it look now, and not in two seconds."""
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def row(page: Page, label: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=label))
-
-
-COUNTED = """left => new Promise((done) => {
-    const before = left.textContent;
-    const watcher = new MutationObserver(() => done([before, left.textContent]));
-    watcher.observe(left, {subtree: true, childList: true, characterData: true});
-})"""
 
 
 # The status page
@@ -127,19 +125,17 @@ COUNTED = """left => new Promise((done) => {
 def test_a_key_that_cools_counts_down_and_comes_back(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
     server = start(KEY_COOLDOWN_SECONDS="5")
     page = visit(server)
-    expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not tried yet")
 
-    sim.order(Trouble.named("invalid_api_key"), key="gsk_one")
+    sim.order(Trouble.named("model_permission_blocked_org"), key="gsk_one", times=2)
     server.enhance()
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # or it looks in two seconds
-    expect(row(page, "#1")).to_contain_text("cooling")
-    expect(row(page, "#1")).to_contain_text("Invalid API key: create a new one in the Groq console, tried again in")
-    expect(page.get_by_role("heading", level=1)).to_have_text("2 of 3 keys are ready")
-    before, after = row(page, "#1").locator("[data-left]").evaluate(COUNTED)
-    assert (before, after) in [("5 s", "4 s"), ("4 s", "3 s"), ("3 s", "2 s"), ("2 s", "1 s"), ("1 s", "a moment")]
-    expect(row(page, "#1").get_by_text("ready", exact=True)).to_be_visible()
+    look(page)
+    expect(row(page, "#1")).to_contain_text("partly ready")
+    expect(row(page, "#1")).to_contain_text(re.compile("Model not allowed: .*, tried again in [1-5] s"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Working")
+    before = row(page, "#1").inner_text()
+    expect(row(page, "#1")).not_to_have_text(before)
     expect(row(page, "#1").get_by_role("listitem")).to_have_count(0)
-    expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
 
 
 def test_numbers_and_meters_follow(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
@@ -155,6 +151,64 @@ def test_numbers_and_meters_follow(sim: GroqSim, start: Start, visit: Callable[.
     expect(meters.first).to_have_attribute("max", "3000")
     assert meters.first.evaluate("meter => meter.value") == 2997
     expect(page.get_by_text("2,997 of 3,000 left").first).to_be_visible()
+    expect(page.get_by_text("3 enhanced", exact=True)).to_be_visible()
+    expect(page.locator("rect[data-kind=enhancements]")).to_have_count(1)
+
+
+def test_what_is_in_use_stays_while_the_page_changes(start: Start, visit: Callable[..., Page]) -> None:
+    server = start()
+    page = visit(server)
+    page.get_by_role("button").focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#keys'))")
+
+    server.enhance()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Working")
+    assert page.evaluate("document.activeElement.textContent") == "Ask Groq about each key"
+    assert page.evaluate("getSelection().toString()") == "Keys"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_button_says_which_key_groq_refuses(
+    scripts: bool, sim: GroqSim, start: Start, visit: Callable[..., Page]
+) -> None:
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_two", times=None)
+    page = visit(start(), java_script_enabled=scripts)
+    page.get_by_role("button", name="Ask Groq about each key").press("Enter")
+
+    expect(row(page, "#2")).to_contain_text("refused")
+    expect(row(page, "#2")).to_contain_text("When asked: revoked (401): create a new one")
+    expect(row(page, "#2")).not_to_contain_text(re.compile(r"\d+ (s|min)"))
+    expect(row(page, "#1")).to_contain_text("ready")
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Not tried yet, but key #2 was refused by Groq: replace it"
+    )
+
+
+def test_an_instant_is_told_by_the_readers_clock(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
+    server = start(GROQ_API_KEYS="gsk_one")
+    sim.order(Trouble.named("rate_limit", retry_after=10_380, dimension="TPD"), times=None)
+    server.enhance()
+    local = visit(server, timezone_id="Asia/Kolkata", locale="en-GB").locator("time").inner_text()
+    utc = visit(server, java_script_enabled=False).locator("time").inner_text()
+
+    assert re.fullmatch(r"\d\d:\d\d UTC", utc)
+    apart = (minutes(local) - minutes(utc.removesuffix(" UTC"))) % (24 * 60)
+    assert apart in (330, 331, 329)
+
+
+def minutes(clock: str) -> int:
+    hour, minute = clock.split(":")
+    return int(hour) * 60 + int(minute)
+
+
+def test_a_closed_page_opens_with_a_token_and_goes_on(start: Start, visit: Callable[..., Page], sim: GroqSim) -> None:
+    server = start(ACCESS_TOKENS="letmein")
+    page = visit(server, http_credentials={"username": "me", "password": "letmein"})
+
+    server.enhance()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Working")
+    page.get_by_role("button").click()
+    expect(row(page, "#1")).to_contain_text("When asked: works")
 
 
 def test_it_says_since_when_the_server_is_unreachable_and_recovers(start: Start, visit: Callable[..., Page]) -> None:
@@ -174,12 +228,12 @@ def test_it_says_since_when_the_server_is_unreachable_and_recovers(start: Start,
     start(PORT=str(server.port))
     expect(figures).to_be_visible()
     expect(page.get_by_role("alert")).to_be_hidden()
-    expect(page).to_have_title("All 3 keys are ready · PromptLord")
+    expect(page).to_have_title("Not tried yet · PromptLord")
 
 
 def test_what_is_no_answer_of_ours_counts_as_unreachable(server: Server, visit: Callable[..., Page]) -> None:
     page = visit(server)
-    page.route("**/status", lambda route: route.fulfill(status=200, content_type="text/html", body="<h1>asleep</h1>"))
+    page.route("**/", lambda route: route.fulfill(status=200, content_type="text/html", body="<h1>asleep</h1>"))
 
     expect(page.get_by_role("alert")).to_be_visible()
 
@@ -193,7 +247,7 @@ def test_unconfigured_it_tells_the_steps_and_notices_the_keys(start: Start, visi
 
     server.end()
     start(PORT=str(server.port))
-    expect(page.get_by_role("heading", level=1)).to_have_text("All 3 keys are ready")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not tried yet")
     expect(page.get_by_role("table")).to_be_visible()
 
 
@@ -210,14 +264,15 @@ def test_a_hidden_tab_does_not_ask(server: Server, visit: Callable[..., Page]) -
     page.wait_for_timeout(2500)
     assert asked == []
 
-    with page.expect_request("**/status", timeout=1000):
+    with page.expect_request("**/", timeout=1000):
         page.evaluate(hide, False)
 
 
 def test_countdowns_are_not_read_out(sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
     server = start()
-    sim.order(Trouble.named("invalid_api_key"), times=None)
-    server.enhance()
+    sim.order(Trouble.named("rate_limit", retry_after=50, dimension="TPM"), times=None)
+    for _ in range(2):
+        server.enhance()
     page = visit(server)
     expect(page.get_by_text("The first is back in")).to_be_visible()
     page.wait_for_timeout(500)
@@ -243,18 +298,38 @@ def test_without_javascript_the_page_says_the_same(sim: GroqSim, start: Start, v
     expect(row(page, "#1")).to_contain_text("organization A")
 
 
+REVOKED, DOWN = Trouble.named("invalid_api_key"), Trouble.status(503)
+DAY = Trouble.named("rate_limit", retry_after=10_380, dimension="TPD")
+MINUTE = Trouble.named("rate_limit", retry_after=600, dimension="TPM")
+# The headline, after so many presses; what a key meets, and how often.
+STATES: dict[str, tuple[str, int, dict[str, Trouble], int | None]] = {
+    "unconfigured": ("No key is configured", 0, {}, None),
+    "untried": ("Not tried yet", 0, {}, None),
+    "working": ("Working", 4, {}, None),
+    "revoked": ("Not working: no key is valid", 1, dict.fromkeys(KEYS, REVOKED), None),
+    "down": ("Not working: Groq does not answer", 4, dict.fromkeys(KEYS, DOWN), None),
+    "used up": ("Not working: the day's tokens are used up", 2, dict.fromkeys(KEYS, DAY), None),
+    "resting": ("Working, but only with openai/gpt-oss-120b", 2, dict.fromkeys(KEYS, MINUTE), 1),
+    "one revoked": ("Working, but key #2 was refused by Groq: replace it", 4, {"gsk_two": REVOKED}, None),
+    "unreachable": ("Unreachable since", 1, {}, None),
+}
+
+
 @readable
-@pytest.mark.parametrize("state", ["cooling", "unconfigured", "unreachable"])
+@pytest.mark.parametrize("state", STATES)
 def test_every_state_is_readable_for_all(state: str, sim: GroqSim, start: Start, visit: Callable[..., Page]) -> None:
+    headline, presses, troubles, times = STATES[state]
     server = start(GROQ_API_KEYS="") if state == "unconfigured" else start()
-    sim.order(Trouble.named("invalid_api_key"), key="gsk_one")
-    sim.order(Trouble.named("rate_limit", retry_after=50), key="gsk_two")
-    server.enhance()
+    for key, trouble in troubles.items():
+        sim.order(trouble, key=key, times=times)
+    for _ in range(presses):
+        server.enhance()
     page = visit(server, reduced_motion="reduce")
     if state == "unreachable":
         server.end()
         expect(page.get_by_role("alert")).to_be_visible()
 
+    expect(page.locator("h1:visible")).to_contain_text(headline)
     for window, scheme in product([WIDE, NARROW], SCHEMES):
         page.set_viewport_size(window)
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -433,7 +508,7 @@ def test_the_status_page_cannot_be_framed(elsewhere: str, browser: Browser, serv
     )
     page.wait_for_timeout(500)
 
-    assert "keys are ready" not in "".join(frame.content() for frame in page.frames)
+    assert "Ask Groq about each key" not in "".join(frame.content() for frame in page.frames)
     page.close()
 
 

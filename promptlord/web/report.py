@@ -43,6 +43,7 @@ def report(pool: Snapshot, models: Sequence[str], max_wait: float, wall: float) 
         "models": [
             {"name": model, "buckets": [_bar(name, living[model], able, pool.now) for name in PERIODS]}
             for model in lanes
+            if living[model]
         ],
         "hours": _hours(pool, wall),
     }
