@@ -146,6 +146,15 @@ def test_a_state_is_moved_to_another_clock_and_back(state: State, seconds: int) 
         assert near(json.loads(text or b""), json.loads(before[part] or b""))
 
 
+def test_hours_are_those_of_the_clock_that_is_followed() -> None:
+    state = State(0.0, hours={2: Hour(served=1, served_at=7300.0)}, changed={("hour", "2")}, checked_at=7000.0)
+    state.shift(3600 * 500_000.0)
+
+    assert state.hours == {500_002: Hour(served=1, served_at=7300.0 + 3600 * 500_000, failed_at=0.0)}
+    assert state.changed == {("hour", "500002")}
+    assert state.checked_at == 7000 + 3600 * 500_000
+
+
 def near(one: Any, other: Any) -> bool:
     """Whether two texts say the same, but for a microsecond that rounding up has added."""
     match one:

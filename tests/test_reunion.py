@@ -1,12 +1,14 @@
 """What one learnt alone and what the others did meanwhile: the worse news wins, and nothing counts twice."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
+from promptlord.errors import Cause
 from promptlord.pool.quota import RPM, TPM, Booking, Bucket, Flight, Lane
 from promptlord.pool.reunion import reunite
-from promptlord.pool.state import HEAD, KeyRecord, Presses, Promise, State
+from promptlord.pool.state import HEAD, Hour, KeyRecord, Presses, Promise, Refusal, State
 
 LANE = ("lane", "owner", "m")
 NOW = 1000.0
@@ -127,3 +129,30 @@ def test_what_one_has_forgotten_stays_forgotten_unless_the_other_has_changed_it(
     assert reunite(LANE, lane(), None, lane(), NOW) is None
     assert reunite(LANE, lane(), None, lane(1), NOW) == lane(1)
     assert reunite(LANE, lane(), lane(1), None, NOW) == lane(1)
+
+
+def test_what_became_of_requests_is_counted_once_and_the_last_word_holds() -> None:
+    base = Hour(served=5, refused=1, failed=1, served_at=900.0, failed_at=890.0)
+    mine = replace(base, served=7, served_at=920.0)
+    theirs = replace(base, failed=4, failed_at=930.0, cause=Cause.NETWORK, reason="refused", row=3)
+
+    for one, other in ((mine, theirs), (theirs, mine)):
+        found = reunite(("hour", "0"), base, replace(one), replace(other), NOW)
+        assert found == Hour(7, 1, 4, 920.0, 930.0, Cause.NETWORK, "refused", 3)
+
+
+def test_a_success_of_either_ends_the_failures_of_both() -> None:
+    base = Hour(failed=2, failed_at=890.0, row=2)
+    mine = replace(base, served=1, served_at=920.0, row=0)
+
+    assert reunite(("hour", "0"), base, mine, replace(base), NOW).row == 0
+
+
+@pytest.mark.parametrize("mine_knows", [True, False])
+def test_whoever_has_heard_more_of_a_key_is_believed(mine_knows: bool) -> None:
+    base = KeyRecord("k", refused=Refusal.REVOKED, finding="revoked")
+    news = replace(base, refused=None, finding="works", proved=True)
+    one, other = (news, base) if mine_knows else (base, news)
+
+    found = reunite(("key", "k"), base, deepcopy(one), deepcopy(other), NOW)
+    assert (found.refused, found.finding, found.proved) == (None, "works", True)

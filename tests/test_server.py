@@ -49,6 +49,34 @@ def test_it_answers_within_a_second_or_so_of_its_start(start):
     assert took < 5  # half a second on an idle machine
 
 
+def test_groq_is_asked_about_each_key_once_behind_the_first_response(start, sim):
+    server = start(CHECK_KEYS="1")
+    assert sim.calls == []  # neither at the import nor at the start
+
+    server.health()
+    for _ in poll():
+        told = requests.get(f"{server.url}/status", timeout=20).json()
+        if all(key["finding"] == "works" for key in told["keys"]):
+            break
+
+    assert [key["finding"] for key in told["keys"]] == ["works"] * 3
+    assert sum(call.path.endswith("/models") for call in sim.calls) == 3
+
+
+def test_a_check_that_fails_harms_nothing(start, sim):
+    sim.order(Trouble.named("reset"), times=None)
+    server = start(CHECK_KEYS="1")
+    server.health()
+    for _ in poll():
+        keys = requests.get(f"{server.url}/status", timeout=20).json()["keys"]
+        if all(key["finding"] for key in keys):
+            break
+
+    assert {(key["finding"], key["state"]) for key in keys} == {("Groq is unreachable: not the key", "unknown")}
+    assert server.health().json()["activeKeys"] == 3
+    assert "Traceback" not in server.output
+
+
 def test_there_is_one_worker_whatever_web_concurrency_says(start, sim):
     server = start(WEB_CONCURRENCY="2")
 

@@ -43,6 +43,22 @@ def test_processes_take_turns_and_what_one_is_told_the_other_knows(
     assert keys_of(sim) == ["gsk_one", "gsk_two", "gsk_two", "gsk_three", "gsk_two"]
 
 
+def test_what_one_has_met_and_found_the_other_tells(start: Start, store: RealRedis, sim: GroqSim) -> None:
+    one, other = (start(REDIS_URL=store.url, **FREELY) for _ in range(2))
+    sim.order(Trouble.named("invalid_api_key"), key="gsk_two", times=None)
+    press(one)
+    requests.post(f"{one.url}/check", timeout=20)
+
+    for _ in poll():
+        told = requests.get(f"{other.url}/status", timeout=20).json()
+        if told["checked"] is not None and told["hours"][-1]["enhancements"]:
+            break
+    assert told["headline"] == "Working, but key #2 was refused by Groq: replace it"
+    assert [key["finding"] for key in told["keys"]] == ["works", "revoked (401): create a new one", "works"]
+    requests.post(f"{other.url}/check", timeout=20)  # not again within ten seconds, whoever asks
+    assert sum(call.path.endswith("/models") for call in sim.calls) == 3
+
+
 def test_clients_are_counted_together(start: Start, store: RealRedis) -> None:
     both = [start(REDIS_URL=store.url, CLIENT_LIMITS="2 per day", **FREELY) for _ in range(2)]
 
