@@ -37,6 +37,7 @@ def environment(sim: GroqSim, *keys: str) -> dict[str, str]:
         "GROQ_BASE_URL": sim.url,
         "GROQ_API_KEYS": ",".join(keys),
         "CLIENT_LIMITS": "",
+        "CHECK_KEYS": "0",
         "PYTHON_DOTENV_DISABLED": "1",
     }
     return {"PATH": f"{BIN}:{os.defpath}"} | own
@@ -63,10 +64,11 @@ def page(browser: Browser) -> None:
         client.get(url)
         for number in range(14):
             if number == 5:
-                sim.order(Trouble.named("invalid_api_key"), key="gsk_demo_3")
+                sim.order(Trouble.named("invalid_api_key"), key="gsk_demo_3", times=None)
                 for key in ("gsk_demo_2", "gsk_demo_4"):
                     sim.order(Trouble.named("rate_limit", retry_after=26, dimension="TPM"), key=key)
             client.post(f"{url}/enhance", json={"prompt": "write a poem about rain"})
+        client.post(f"{url}/check")
         for scheme in ("light", "dark"):
             window = browser.new_page(
                 viewport={"width": 1040, "height": 600}, device_scale_factor=2, color_scheme=scheme
