@@ -114,9 +114,9 @@ class Past(NamedTuple):
         return cls(served_at, last.failed_at, last.cause, last.reason, row)
 
     def fails(self, now: float) -> bool:
-        """Whether nothing has worked in the last minutes, and something was tried."""
-        alone = self.row < ROW and now - self.served_at <= RECENT
-        return bool(self.row) and now - self.failed_at <= RECENT and not (self.served_at and alone)
+        """Whether something was tried in the last minutes, and nothing worked, but for an accident."""
+        worked = bool(self.served_at) and now - self.served_at <= RECENT
+        return bool(self.row) and now - self.failed_at <= RECENT and (self.row >= ROW or not worked)
 
 
 def tell(pool: Snapshot, lanes: Lanes, models: Sequence[str], max_wait: float) -> Story:
