@@ -515,11 +515,10 @@ def test_a_server_that_reads_slowly_is_not_sent_to_for_longer_than_the_request_m
     ended = threading.Event()
 
     def drain(listener: socket.socket) -> None:
-        with listener.accept()[0] as sock, suppress(OSError):
-            sock = tls.wrap_socket(sock, server_side=True) if over == "tls" else sock
-            while not ended.wait(SOON / 20) and sock.recv(1 << 14):
-                pass
-            sock.close()
+        with suppress(OSError), listener.accept()[0] as plain:
+            with tls.wrap_socket(plain, server_side=True) if over == "tls" else plain as sock:
+                while not ended.wait(SOON / 20) and sock.recv(1 << 14):
+                    pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
