@@ -514,11 +514,13 @@ def test_a_server_that_reads_slowly_is_not_sent_to_for_longer_than_the_request_m
     body = bytes(25_000_000)
     ended = threading.Event()
 
+    def wrap(plain: socket.socket) -> socket.socket:
+        return tls.wrap_socket(plain, server_side=True) if over == "tls" else plain
+
     def drain(listener: socket.socket) -> None:
-        with suppress(OSError), listener.accept()[0] as plain:
-            with tls.wrap_socket(plain, server_side=True) if over == "tls" else plain as sock:
-                while not ended.wait(SOON / 20) and sock.recv(1 << 14):
-                    pass
+        with suppress(OSError), listener.accept()[0] as plain, wrap(plain) as sock:
+            while not ended.wait(SOON / 20) and sock.recv(1 << 14):
+                pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
