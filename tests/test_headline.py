@@ -177,6 +177,18 @@ def test_the_check_teaches_organizations_and_limits_before_the_first_press() -> 
     assert charged == [413] * 3
 
 
+def test_a_check_that_finds_no_fault_leaves_one_thing_to_do(serve: Serve) -> None:
+    client = serve()
+    asked = client.get("/status").get_json()["advice"]["text"]
+    client.post("/check")
+    told = client.get("/status").get_json()
+
+    assert asked.startswith("Ask Groq about each key")
+    assert (told["status"], told["headline"]) == ("untried", "Not tried yet")
+    assert told["advice"]["text"].startswith("Groq accepts every key")
+    assert told["advice"]["command"].startswith("curl http://localhost/enhance ")
+
+
 def test_the_button_asks_once_in_ten_seconds_and_knows_whom_it_has_asked(
     sim: GroqSim, serve: Serve, clock: Clock
 ) -> None:

@@ -67,6 +67,9 @@ UNCONFIGURED = Story(
 UNTRIED = Story(
     Status.UNTRIED, "Not tried yet", Advice("Ask Groq about each key, or press the extension's button once.", "", TRY)
 )
+ACCEPTED = Story(
+    Status.UNTRIED, "Not tried yet", Advice("Groq accepts every key: press the extension's button once.", "", TRY)
+)
 REPLACE = {
     Refusal.REVOKED: Advice("Create a new key, set GROQ_API_KEYS to it, and restart.", KEYS),
     Refusal.RESTRICTED: Advice(
@@ -174,7 +177,9 @@ def _working(pool: Snapshot, lanes: Lanes, models: Sequence[str], max_wait: floa
         start = "Working" if past.served_at else "Not tried yet"
         notes = [detail for _, _, detail in buts if detail] + [f"Also: {told}." for told, _, _ in buts[1:]]
         return Story(Status.IMPAIRED, f"{start}, but {buts[0].told}", buts[0].advice, notes)
-    return Story(Status.WORKING, "Working") if past.served_at else UNTRIED
+    if past.served_at:
+        return Story(Status.WORKING, "Working")
+    return ACCEPTED if all(key.proved for key in pool.keys) else UNTRIED
 
 
 class But(NamedTuple):
