@@ -277,6 +277,16 @@ def test_a_minutes_tokens_that_are_used_up_are_no_failure(clock: Clock) -> None:
     assert story(pool) == ("impaired", "Working, but every key is busy")
 
 
+def test_a_short_rest_of_the_first_model_is_no_news(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.settle(pool.ask(), served())
+    pool.settle(pool.ask(models=["m1"]), limited(9, TPM))
+    assert story(pool) == ("working", "Working")
+
+    pool.settle(pool.ask(models=["m1"], max_wait=9), limited(11, TPM))
+    assert story(pool) == ("impaired", "Working, but only with m2")
+
+
 def test_all_that_is_wrong_is_told(clock: Clock) -> None:
     pool = Pool(clock, keys=4)
     for _ in range(3):

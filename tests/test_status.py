@@ -182,6 +182,16 @@ def test_the_last_24_hours_are_told_by_the_hour(clock: Clock) -> None:
     clock.advance(2 * 3600)
     pool.settle(pool.ask(), served())
     assert counts() == [(0, 0, 0)] * 21 + [(1, 0, 0), (0, 0, 0), (1, 0, 0)]
+    assert len(pool.snapshot().hours) == 2  # the others are forgotten
+
+
+def test_a_key_that_meets_a_limit_is_one_that_groq_knows(clock: Clock) -> None:
+    pool = Pool(clock)
+    assert pool.key()["state"] == "unknown"
+
+    pool.settle(pool.ask(), refused(5, TPM))
+    clock.advance(6)
+    assert pool.key()["state"] == "ready"
 
 
 def test_v1_counts_for_whether_it_works_and_not_as_enhancements(clock: Clock) -> None:
