@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from flask.testing import FlaskClient
 from groqsim import GroqSim, Limits, Trouble
 from test_status import MODELS, WALL, Pool
 
+from app import create_app
+from promptlord.config import Config
 from promptlord.errors import Cause
 from promptlord.pool.quota import TPD, TPM
 from promptlord.pool.state import Refusal
@@ -18,6 +21,7 @@ from promptlord.web.report import report
 
 Serve = Callable[..., FlaskClient]
 ONE = ("gsk_one",)
+AUTHORIZED = {"Authorization": "Bearer t"}
 DOWN = Trouble.status(503)
 
 
@@ -162,9 +166,6 @@ def test_the_button_tells_what_groq_says_of_each_key(sim: GroqSim, serve: Serve)
 
 
 def test_the_check_teaches_organizations_and_limits_before_the_first_press() -> None:
-    from app import create_app
-    from promptlord.config import Config
-
     with GroqSim({"gsk_one": "org_a", "gsk_two": "org_a", "gsk_three": "org_b"}, Limits(tpm=12_000)) as sim:
         client = create_app(Config(keys=tuple(KEYS), base_url=sim.url)).test_client()
         client.post("/check")
@@ -200,6 +201,28 @@ def test_the_button_asks_once_in_ten_seconds_and_knows_whom_it_has_asked(
     assert sorted(call.path.rpartition("/")[2] for call in sim.calls) == ["completions"] * 3 + ["models"] * 6
 
 
+def test_who_has_a_paid_plan_is_asked_for_many_tokens_once(clock: Clock) -> None:
+    with GroqSim(KEYS, Limits(1000, 250_000, 500_000, None)) as sim:
+        client = create_app(Config(keys=tuple(KEYS), base_url=sim.url), clock).test_client()
+        for _ in range(2):
+            client.post("/check")
+            clock.advance(10)
+
+        assert [call.status for call in sim.calls if call.method == "POST"] == [200] * 3
+        assert sum(call.method == "GET" for call in sim.calls) == 6
+
+
+@pytest.mark.parametrize("fault", ["rate_limit", "bad_gateway_html", "cloudflare_1010", "reset", "garbage"])
+def test_a_check_that_says_nothing_of_the_key_changes_nothing(fault: str, sim: GroqSim, serve: Serve) -> None:
+    sim.order(Trouble.named(fault), times=3)
+    client = serve()
+    client.post("/check")
+
+    assert client.get("/health").get_json()["activeKeys"] == 3
+    assert client.get("/health").get_json()["failedKeys"] == []
+    assert client.get("/status").get_json()["status"] == "untried"
+
+
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}])
 def test_no_other_page_presses_the_button(headers: dict[str, str], sim: GroqSim, serve: Serve) -> None:
     assert serve().post("/check", headers=headers).status_code == 403
@@ -213,6 +236,33 @@ def test_a_key_that_works_again_is_called_at_once(sim: GroqSim, serve: Serve) ->
 
     client.post("/check")
     assert press(client) == 200
+
+
+def test_an_outage_is_noticed_by_v1_too_but_not_by_who_asks_for_another_model(sim: GroqSim, serve: Serve) -> None:
+    client = serve(access_tokens=("t",), max_attempts=1)
+
+    def ask(model: str) -> dict[str, Any]:
+        chat = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+        client.post("/v1/chat/completions", json=chat, headers=AUTHORIZED)
+        return dict(client.get("/status", headers=AUTHORIZED).get_json())
+
+    assert ask("nobody-has-it")["status"] == "untried"
+    sim.order(DOWN, times=None)
+    told = ask("openai/gpt-oss-20b")
+    assert told["headline"] == "Not working: Groq does not answer"
+    assert told["hours"][-1]["failures"] == 0  # of the button
+
+
+def test_who_hangs_up_is_neither_refused_nor_failed(serve: Serve) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    client = serve()
+    response = client.post("/enhance", json={"prompt": "hello"}, environ_overrides={"gunicorn.socket": ours})
+    ours.close()
+
+    assert response.status_code == 499
+    last = client.get("/status").get_json()["hours"][-1]
+    assert (last["enhancements"], last["refusals"], last["failures"]) == (0, 0, 0)
 
 
 # What decides

@@ -164,6 +164,25 @@ def test_a_key_that_groq_refuses_adds_nothing_and_promises_nothing(clock: Clock)
         clock.advance(61)  # it may be tried again, yet nothing says that it will be any better
 
 
+def test_without_a_valid_key_there_is_nothing_left_to_show(clock: Clock) -> None:
+    pool = Pool(clock)
+    pool.settle(pool.ask(), failed(refusal=Refusal.REVOKED))
+
+    assert pool.report()["models"] == []
+
+
+def test_a_refused_key_lends_its_organization_nothing(clock: Clock) -> None:
+    pool = Pool(clock, keys=2)
+    for reservation in (pool.ask(), pool.ask()):
+        pool.settle(reservation, served(FULL, organization="org_one"))
+    assert pool.report()["nextMinute"] > 0
+
+    pool.settle(pool.ask(), failed(refusal=Refusal.REVOKED))
+    clock.advance(61)  # that one is tried again, and the other one cools
+    pool.settle(pool.ask(), failed("failed where another key succeeded"))
+    assert pool.report()["nextMinute"] == 0
+
+
 def test_the_last_24_hours_are_told_by_the_hour(clock: Clock) -> None:
     pool = Pool(clock)
     pool.settle(pool.ask(), served())

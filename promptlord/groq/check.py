@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq import policy
@@ -14,6 +14,7 @@ from promptlord.groq.attempts import announce, complain
 from promptlord.groq.deadline import Deadline
 from promptlord.groq.policy import Fault, Verdict
 from promptlord.groq.transport import Transport
+from promptlord.pool.quota import Allowance
 from promptlord.pool.state import NO_TRACE, Key, News, Outcome, Refusal
 
 AT_ONCE = 8
@@ -51,6 +52,15 @@ class Finding:
     outcome: Outcome = NO_TRACE
 
 
+class _Said(NamedTuple):
+    """An answer's status, what is wrong with it, if anything is; else its body, and what its headers say."""
+
+    status: int
+    verdict: Verdict | None
+    body: bytes = b""
+    allowances: Mapping[str, Allowance] = {}
+
+
 class KeyCheck:
     """Asks about these keys, and whether they may use these models."""
 
@@ -76,47 +86,48 @@ class KeyCheck:
                 yield each.result()
 
     def _ask(self, key: Key, stranger: bool) -> Finding:
-        status, verdict, body = self._send(key, "GET", "/openai/v1/models")
-        if verdict:
-            return _refused(key, status, verdict)
+        said = self._send(key, "GET", "/openai/v1/models")
+        if said.verdict:
+            return _refused(key, said.status, said.verdict)
         try:
-            models = frozenset(str(model["id"]) for model in json.loads(body)["data"])
+            models = frozenset(str(model["id"]) for model in json.loads(said.body)["data"])
         except (ValueError, RecursionError, LookupError, TypeError):
-            return Finding(key, f"unusable answer ({status}): not the key")
+            return Finding(key, f"unusable answer ({said.status}): not the key")
         finding = Finding(key, _works(self._models, models), True, models, Outcome(served=True))
         return self._identified(finding) if stranger and self._models[0] in models else finding
 
     def _identified(self, finding: Finding) -> Finding:
-        """Ask for more than a minute's tokens: only the refusal that names the organization says anything."""
+        """Ask for more than a minute's tokens: only the refusal that names the organization says whose the key is."""
         asked = {
             "model": self._models[0],
             "messages": [{"role": "user", "content": "Say ok."}],
             "max_completion_tokens": PROBE,
         }
-        status, verdict, _ = self._send(finding.key, "POST", "/openai/v1/chat/completions", json.dumps(asked).encode())
-        match verdict:
+        said = self._send(finding.key, "POST", "/openai/v1/chat/completions", json.dumps(asked).encode())
+        match said.verdict:
+            case None:  # it was charged, and will not be asked again
+                return replace(finding, outcome=Outcome(served=True, allowances=said.allowances))
             case Verdict(fault=Fault.KEY):
-                return _refused(finding.key, status, verdict)
+                return _refused(finding.key, said.status, said.verdict)
             case Verdict(fault=Fault.SIZE):
-                return replace(finding, outcome=replace(verdict.outcome({}), served=True))
+                return replace(finding, outcome=replace(said.verdict.outcome({}), served=True))
         return finding
 
-    def _send(self, key: Key, method: str, path: str, body: bytes | None = None) -> tuple[int, Verdict | None, bytes]:
-        """The status, what is wrong with the answer, if anything is, and its body."""
+    def _send(self, key: Key, method: str, path: str, body: bytes | None = None) -> _Said:
         headers = {"Accept": "application/json", "Authorization": f"Bearer {key.secret}"}
         if body:
             headers["Content-Type"] = "application/json"
+        deadline = Deadline(time.monotonic() + TIMEOUT)
         try:
-            with closing(
-                self._transport.send(method, path, headers, body, Deadline(time.monotonic() + TIMEOUT))
-            ) as answer:
+            with closing(self._transport.send(method, path, headers, body, deadline)) as answer:
                 content = answer.read()
         except ReadTimeout:
-            return 0, Verdict(Fault.GROQ, f"no answer within {TIMEOUT:g} s"), b""
+            return _Said(0, Verdict(Fault.GROQ, f"no answer within {TIMEOUT:g} s"))
         except Broken:
-            return 0, policy.UNREACHABLE, b""
-        good = policy.is_good(answer.status)
-        return answer.status, None if good else policy.judge(answer.status, answer.headers, content), content
+            return _Said(0, policy.UNREACHABLE)
+        if policy.is_good(answer.status):
+            return _Said(answer.status, None, content, policy.allowances(answer.headers))
+        return _Said(answer.status, policy.judge(answer.status, answer.headers, content))
 
 
 def _refused(key: Key, status: int, verdict: Verdict) -> Finding:
