@@ -16,6 +16,8 @@ from groqsim import GroqSim, Limits, Trouble
 
 from app import create_app
 from promptlord.config import Config
+from promptlord.groq.check import KeyCheck
+from promptlord.groq.transport import Transport
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
@@ -116,6 +118,15 @@ def test_a_key_that_does_not_work_says_why(fault: Trouble, words: str, sim: Groq
 
 def test_what_is_no_key_of_groqs_is_recognized(sim: GroqSim) -> None:
     assert "begin with gsk_" in lines(check(sim, keys=("sk-other",)))["#1"]
+
+
+def test_whoever_waits_does_not_wait_for_ever(sim: GroqSim) -> None:
+    keys = KeyCheck(Transport(sim.url, 8), tuple(KEYS), MODELS)
+
+    assert {finding.words for finding in keys.ask_all(keys.keys, 0.0)} == {"not asked for want of time: ask again"}
+    assert sim.calls == []
+    sim.order(Trouble(script=lambda pieces: [1.0, *pieces]), times=None)
+    assert {finding.words for finding in keys.ask_all([], 0.1)} == {"no answer in time: not the key"}
 
 
 def test_no_key_works(sim: GroqSim) -> None:

@@ -1,6 +1,7 @@
 """Asks Groq about each key, which costs no tokens: does it work, what may it use, and of which organization is it?"""
 
 import json
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,6 +20,7 @@ from promptlord.pool.state import NO_TRACE, Key, News, Outcome, Refusal
 
 AT_ONCE = 8
 TIMEOUT = 10.0  # seconds for an answer
+LONGEST = 20.0  # seconds for all, where somebody waits before a page: Heroku gives up after 30
 APART = 10.0  # seconds between two checks
 AFTER_START = 600.0  # seconds for which one is enough: processes that share a pool start together
 # Tokens for an answer, the most that a model gives. That is more than a minute of the free plan has, so Groq refuses,
@@ -74,19 +76,22 @@ class KeyCheck:
         if not self.keys or not pool.begin_check(apart):
             return False
         model = self._models[0]
-        for finding in self.ask_all(pool.strangers(model, PROBE)):
+        for finding in self.ask_all(pool.strangers(model, PROBE), LONGEST):
             announce(pool.learn(finding.key, model, finding.outcome, finding.words))
         return True
 
-    def ask_all(self, strangers: Collection[Key]) -> Iterator[Finding]:
-        """What is found, as it comes in; of ``strangers`` the organization too."""
+    def ask_all(self, strangers: Collection[Key], within: float = math.inf) -> Iterator[Finding]:
+        """What is found, as it comes in, after so many seconds at the most; of ``strangers`` the organization too."""
+        end = time.monotonic() + within
         with ThreadPoolExecutor(AT_ONCE, "check") as threads:
-            asked = [threads.submit(self._ask, key, key in strangers) for key in self.keys]
+            asked = [threads.submit(self._ask, key, key in strangers, end) for key in self.keys]
             for each in as_completed(asked):
                 yield each.result()
 
-    def _ask(self, key: Key, stranger: bool) -> Finding:
-        said = self._send(key, "GET", "/openai/v1/models")
+    def _ask(self, key: Key, stranger: bool, end: float) -> Finding:
+        if time.monotonic() >= end:
+            return Finding(key, "not asked for want of time: ask again")
+        said = self._send(key, end, "GET", "/openai/v1/models")
         if said.verdict:
             return _refused(key, said.status, said.verdict)
         try:
@@ -94,16 +99,17 @@ class KeyCheck:
         except (ValueError, RecursionError, LookupError, TypeError):
             return Finding(key, f"unusable answer ({said.status}): not the key")
         finding = Finding(key, _works(self._models, models), True, models, Outcome(served=True))
-        return self._identified(finding) if stranger and self._models[0] in models else finding
+        return self._identified(finding, end) if stranger and self._models[0] in models else finding
 
-    def _identified(self, finding: Finding) -> Finding:
+    def _identified(self, finding: Finding, end: float) -> Finding:
         """Ask for more than a minute's tokens: only the refusal that names the organization says whose the key is."""
         asked = {
             "model": self._models[0],
             "messages": [{"role": "user", "content": "Say ok."}],
             "max_completion_tokens": PROBE,
         }
-        said = self._send(finding.key, "POST", "/openai/v1/chat/completions", json.dumps(asked).encode())
+        body = json.dumps(asked).encode()
+        said = self._send(finding.key, end, "POST", "/openai/v1/chat/completions", body)
         match said.verdict:
             case None:  # it was charged, and will not be asked again
                 return replace(finding, outcome=Outcome(served=True, allowances=said.allowances))
@@ -113,16 +119,16 @@ class KeyCheck:
                 return replace(finding, outcome=replace(said.verdict.outcome({}), served=True))
         return finding
 
-    def _send(self, key: Key, method: str, path: str, body: bytes | None = None) -> _Said:
+    def _send(self, key: Key, end: float, method: str, path: str, body: bytes | None = None) -> _Said:
         headers = {"Accept": "application/json", "Authorization": f"Bearer {key.secret}"}
         if body:
             headers["Content-Type"] = "application/json"
-        deadline = Deadline(time.monotonic() + TIMEOUT)
+        deadline = Deadline(min(time.monotonic() + TIMEOUT, end))
         try:
             with closing(self._transport.send(method, path, headers, body, deadline)) as answer:
                 content = answer.read()
         except ReadTimeout:
-            return _Said(0, Verdict(Fault.GROQ, f"no answer within {TIMEOUT:g} s"))
+            return _Said(0, Verdict(Fault.GROQ, "no answer in time"))
         except Broken:
             return _Said(0, policy.UNREACHABLE)
         if policy.is_good(answer.status):
