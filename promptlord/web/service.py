@@ -10,14 +10,12 @@ from promptlord.config import Config
 from promptlord.errors import Cause
 from promptlord.groq.attempts import Call, Upstream
 from promptlord.groq.deadline import Client
-from promptlord.pool.state import Demand, Snapshot
+from promptlord.pool.state import Snapshot
 from promptlord.web.traffic import Traffic
 
 
 class Pool(Protocol):
     """What is told of the pool; see ``KeyPool``, which is one."""
-
-    def ready_in(self, demand: Demand) -> float: ...
 
     def health(self, models: Sequence[str]) -> dict[str, Any]: ...
 
