@@ -76,7 +76,8 @@ class KeyCheck:
         if not self.keys or not pool.begin_check(apart):
             return False
         model = self._models[0]
-        for finding in self.ask_all(pool.strangers(model, PROBE), LONGEST):
+        findings = self.ask_all(pool.strangers(model, PROBE), LONGEST)
+        for finding in sorted(findings, key=lambda finding: finding.key.number):  # so that #1 is of organization A
             announce(pool.learn(finding.key, model, finding.outcome, finding.words))
         return True
 
