@@ -324,7 +324,7 @@ def test_a_minutes_tokens_that_are_used_up_are_no_failure(clock: Clock) -> None:
     for model in MODELS:
         pool.settle(pool.ask(models=[model]), served())
 
-    assert story(pool) == ("impaired", "Working, but every key is busy")
+    assert story(pool) == ("impaired", "Busy: no key has room now")
 
 
 def test_a_short_rest_of_the_first_model_is_no_news(clock: Clock) -> None:
@@ -335,6 +335,30 @@ def test_a_short_rest_of_the_first_model_is_no_news(clock: Clock) -> None:
 
     pool.settle(pool.ask(models=["m1"], max_wait=9), limited(11, TPM))
     assert story(pool) == ("impaired", "Working, but only with m2")
+
+
+def test_keys_that_are_refused_say_nothing_of_the_others(clock: Clock) -> None:
+    pool = Pool(clock, keys=2)
+    pool.settle(pool.ask(), failed(refusal=Refusal.REVOKED))
+    pool.unserved(Cause.KEYS, "Invalid API key", press=True)
+    assert story(pool) == ("impaired", "Not tried yet, but key #1 was refused by Groq: replace it")
+
+    for model in MODELS:
+        pool.settle(pool.ask(models=[model]), limited(90, TPM))
+    told = report(pool.snapshot(), MODELS, 10.0, WALL)
+    assert told["headline"] == "Busy: no key has room now"
+    assert told["notes"] == ["Also: key #1 was refused by Groq: replace it."]
+
+
+def test_a_check_that_groq_answers_ends_an_outage(sim: GroqSim, serve: Serve) -> None:
+    client = serve()
+    sim.order(DOWN, times=3)
+    assert press(client) == 502
+    assert client.get("/ready").status_code == 503
+
+    client.post("/check")
+    assert client.get("/ready").status_code == 200
+    assert client.get("/status").get_json()["lastError"]["reason"] == "Groq answered 503"
 
 
 def test_all_that_is_wrong_is_told(clock: Clock) -> None:

@@ -164,6 +164,13 @@ def test_a_key_that_groq_refuses_adds_nothing_and_promises_nothing(clock: Clock)
         clock.advance(61)  # it may be tried again, yet nothing says that it will be any better
 
 
+def test_where_no_request_is_counted_a_days_tokens_can_still_be_told(clock: Clock) -> None:
+    pool = Pool(clock, per_minute=0)
+    pool.settle(pool.ask(models=["m1"]), Outcome(admitted=True, served=True, allowances={TPD: Allowance(200_000, 0)}))
+
+    assert pool.report()["status"] == "working"
+
+
 def test_without_a_valid_key_there_is_nothing_left_to_show(clock: Clock) -> None:
     pool = Pool(clock)
     pool.settle(pool.ask(), failed(refusal=Refusal.REVOKED))

@@ -43,10 +43,19 @@ def learn(books: Books, key: Key, model: str, outcome: Outcome, finding: str) ->
     record.finding = finding
     if outcome.served:
         record.proved = True
+        _end_outage(books)
     if outcome.served and (record.fails or record.refused):
         record.fails, record.refused, record.cooling = 0, None, Cooling()
     asked = Reservation(key, model, 0, bulk=True, latest=0.0, number=books.next_number(), at=books.now)
     return settle(books, asked, replace(outcome, served=False))
+
+
+def _end_outage(books: Books) -> None:
+    """Groq answers: what failed before says nothing of the next request."""
+    for number, hour in books.state.hours.items():
+        if hour.row:
+            books.state.changed.add(("hour", str(number)))
+            hour.row = 0
 
 
 def unserved(books: Books, cause: Cause, reason: str, *, press: bool) -> None:
@@ -56,7 +65,8 @@ def unserved(books: Books, cause: Cause, reason: str, *, press: bool) -> None:
         hour.refused += press
         return
     hour.failed += press
-    hour.failed_at, hour.cause, hour.reason, hour.row = books.now, cause, reason, hour.row + 1
+    hour.failed_at, hour.cause, hour.reason = books.now, cause, reason
+    hour.row += cause is not Cause.KEYS  # what keys meet is known of each, and says nothing of the others
 
 
 def _credit(books: Books, reservation: Reservation, lane: Lane) -> None:

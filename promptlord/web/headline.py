@@ -134,7 +134,7 @@ def tell(pool: Snapshot, lanes: Lanes, models: Sequence[str], max_wait: float) -
         return Story(Status.FAILING, f"Not working: {headline}", advice)
     first = min((each for model in models for each in _waits(pool, lanes[model])), key=lambda wait: wait.seconds)
     if first.seconds > max_wait:
-        return _waiting(first)
+        return replace(_waiting(first), notes=[f"Also: {but.told}." for but in _refused(pool.keys)])
     return _working(pool, lanes, models, max_wait, past)
 
 
@@ -162,9 +162,9 @@ def _waiting(first: Wait) -> Story:
     if first.dimension in USED_UP:
         return Story(Status.FAILING, f"Not working: {USED_UP[first.dimension]}", UPGRADE, back_in=first.seconds)
     if first.limited:
-        return Story(Status.IMPAIRED, "Working, but every key is busy", UPGRADE, (), first.seconds)
+        return Story(Status.IMPAIRED, "Busy: no key has room now", UPGRADE, (), first.seconds)
     advice = Advice("Ask Groq about each key, and read this service's log.")
-    return Story(Status.FAILING, "Not working: every key has failed", advice, [first.reason], first.seconds)
+    return Story(Status.FAILING, f"Not working: every key has failed: {first.reason}", advice, (), first.seconds)
 
 
 def _working(pool: Snapshot, lanes: Lanes, models: Sequence[str], max_wait: float, past: Past) -> Story:

@@ -161,7 +161,7 @@ def _forecast(lanes: Mapping[str, Lane], able: Collection[str], now: float) -> i
             // (min(USUAL, bucket.limit) if name in TOKENS else 1)
             for name, bucket in lane.buckets.items()
         ]
-        total += max(0, int(min(room)) - len(lane.queue)) if begin < end else 0
+        total += max(0, int(min(room, default=0)) - len(lane.queue)) if begin < end else 0
     return total
 
 
