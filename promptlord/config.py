@@ -1,13 +1,16 @@
 """The settings, read once from the environment (or ``.env``) and never changed."""
 
+import logging
 import math
 import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +19,11 @@ from dotenv import load_dotenv
 from limits import parse_many
 from redis import Redis
 
+from promptlord import typos
 from promptlord.errors import ConfigError
+
+KEY_NAMES = ("GROQ_API_KEYS", "GROQ_API_KEY")  # the second is Groq's own SDK's
+NO_FILE = "PYTHON_DOTENV_DISABLED"  # dotenv's own switch
 
 EXTENSIONS_AND_LOCALHOST = (
     "chrome-extension://*",
@@ -36,16 +43,19 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-def _secrets(text: str, remedy: str = "copy it again") -> tuple[str, ...]:
-    secrets = _split(text)
+def _plain(secrets: tuple[str, ...], remedy: str) -> tuple[str, ...]:
     for number, secret in enumerate(secrets, 1):
         if not re.fullmatch(r"[!-~]+", secret):
             raise ValueError(f"made of plain ASCII characters, and #{number} is not: {remedy}")
     return secrets
 
 
+def _keys(text: str) -> tuple[str, ...]:
+    return _plain(tuple(dict.fromkeys(typos.keys(text))), "copy it again")
+
+
 def _tokens(text: str) -> tuple[str, ...]:
-    return _secrets(text, "choose another")
+    return _plain(_split(text), "choose another")
 
 
 def _models(text: str) -> tuple[str, ...]:
@@ -148,7 +158,7 @@ def _setting(name: str, parse: Callable[[str], Any], default: Any, *, secret: bo
 class Config:
     """Every setting of the service. Durations are in seconds."""
 
-    keys: tuple[str, ...] = _setting("GROQ_API_KEYS", _secrets, (), secret=True)
+    keys: tuple[str, ...] = _setting("GROQ_API_KEYS", _keys, (), secret=True)
     base_url: str = _setting("GROQ_BASE_URL", _url, "https://api.groq.com")
     models: tuple[str, ...] = _setting("GROQ_MODELS", _models, ("openai/gpt-oss-20b", "openai/gpt-oss-120b"))
     key_cooldown: float = _setting("KEY_COOLDOWN_SECONDS", _number(float, 0.1, 86400), 60.0)
@@ -168,6 +178,7 @@ class Config:
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
     ca_bundle: str | None = None  # none: requests' own
     repeated_keys: int = 0
+    warnings: tuple[str, ...] = ()  # what is odd in them, a line each, without a secret
     stamps_log: bool = True  # with time and level; Heroku and Render stamp each line themselves
 
     @property
@@ -183,6 +194,7 @@ class Config:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
         """Read the settings from ``env``; raise ``ConfigError`` for a malformed one, without quoting its value."""
+        env = dict(env, GROQ_API_KEYS=",".join(env.get(name, "") for name in KEY_NAMES))
         hops = 1 if "DYNO" in env else 3 if "RENDER" in env else 0
         values: dict[str, Any] = {"trusted_hops": hops, "stamps_log": not hops, "check_keys": True}
         for setting in fields(cls):
@@ -193,15 +205,24 @@ class Config:
                     values[setting.name] = setting.metadata["parse"](text)
                 except ValueError as error:
                     raise ConfigError(f"{name} must be {error}") from None
-        named = [word for word in re.split(r"[,\s]+", env.get("GROQ_API_KEYS", "")) if word.strip("'\"")]
         values["ca_bundle"] = _ca_bundle(env)
-        return cls(**values, repeated_keys=len(named) - len(values.get("keys", ())))
+        groqs = values.get("base_url", cls.base_url) == cls.base_url
+        odd = typos.about_keys(env["GROQ_API_KEYS"], groqs=groqs), typos.about_names(env.keys() - KEY_NAMES, NAMES)
+        repeated = len(typos.keys(env["GROQ_API_KEYS"])) - len(values.get("keys", ()))
+        return cls(**values, repeated_keys=repeated, warnings=tuple(chain(*odd)))
 
     @classmethod
     def load(cls) -> "Config":
         """Read the settings from the environment, and from ``.env`` beside ``app.py`` what it lacks."""
+        file = Path(__file__).parents[1] / ".env"
+        logging.getLogger("dotenv").setLevel(logging.ERROR)  # its warnings say neither what is lost nor what to do
         try:
-            load_dotenv(Path(__file__).parents[1] / ".env")
+            text = file.read_text("utf-8-sig") if file.is_file() and not os.environ.get(NO_FILE) else ""
         except UnicodeDecodeError:
             raise ConfigError(".env must be a text file in UTF-8") from None
-        return cls.from_env(os.environ)
+        load_dotenv(stream=StringIO(text))
+        config = cls.from_env(os.environ)
+        return replace(config, warnings=(*typos.about_lines(text), *config.warnings))
+
+
+NAMES = [setting.metadata["env"] for setting in fields(Config) if "env" in setting.metadata]

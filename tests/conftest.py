@@ -4,7 +4,15 @@ import os
 
 # Before app.py is imported: a developer's own settings are none of the tests' business.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
-for name in ("GROQ_API_KEYS", "GROQ_BASE_URL", "REDIS_URL", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PORT"):
+for name in (
+    "GROQ_API_KEYS",
+    "GROQ_API_KEY",
+    "GROQ_BASE_URL",
+    "REDIS_URL",
+    "WEB_CONCURRENCY",
+    "GUNICORN_CMD_ARGS",
+    "PORT",
+):
     os.environ.pop(name, None)
 os.environ["LOG_LEVEL"] = "CRITICAL"  # the app that this import makes has no keys, and need not say so
 

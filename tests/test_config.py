@@ -10,7 +10,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from promptlord import config, errors
+from promptlord import config, errors, typos
 from promptlord.config import EXTENSIONS_AND_LOCALHOST, Config
 from promptlord.errors import ConfigError
 
@@ -91,7 +91,6 @@ def test_settings_are_read(name, text, value):
     ("name", "text"),
     [
         ("GROQ_API_KEYS", "gsk_a,gsk_\u00e4_secret"),
-        ("GROQ_API_KEYS", "\u201cgsk_secret\u201d"),
         ("GROQ_API_KEYS", "gsk_secret\x00"),
         ("GROQ_BASE_URL", "api.secret.com"),
         ("GROQ_BASE_URL", "ftp://secret"),
@@ -165,12 +164,87 @@ def test_a_malformed_setting_is_named_in_one_line_and_never_quoted(name, text):
         (",,'', gsk_a,\"\" ,", ("gsk_a",), 0),
         ("gsk_b,gsk_a,'gsk_b'\ngsk_b", ("gsk_b", "gsk_a"), 2),
         (" , ", (), 0),
+        ("gsk_a;gsk_b; gsk_c", ("gsk_a", "gsk_b", "gsk_c"), 0),
+        ('["gsk_a", "gsk_b"]', ("gsk_a", "gsk_b"), 0),
+        ("<gsk_a>,{gsk_b} (gsk_c)", ("gsk_a", "gsk_b", "gsk_c"), 0),
+        ("\u201cgsk_a\u201d, \u2018gsk_b\u2019, `gsk_c`", ("gsk_a", "gsk_b", "gsk_c"), 0),
+        ("gsk_agsk_b", ("gsk_a", "gsk_b"), 0),
+        ("gsk_agsk_bgsk_a", ("gsk_a", "gsk_b"), 1),
+        ("GROQ_API_KEYS=gsk_a", ("gsk_a",), 0),
     ],
 )
 def test_keys_are_separated_stripped_and_counted_once(text, keys, repeated):
     settings = Config.from_env({"GROQ_API_KEYS": text})
 
     assert (settings.keys, settings.repeated_keys) == (keys, repeated)
+
+
+def test_groqs_own_name_for_one_key_is_read_too():
+    both = {"GROQ_API_KEYS": "gsk_a,gsk_b", "GROQ_API_KEY": "gsk_c"}
+
+    assert read("GROQ_API_KEYS", "gsk_a") == Config.from_env({"GROQ_API_KEY": "gsk_a"}).keys
+    assert Config.from_env(both).keys == ("gsk_a", "gsk_b", "gsk_c")
+
+
+@pytest.mark.parametrize("fine", ["gsk_a", "gsk_a,gsk_b", "gsk_a\ngsk_b;"])
+def test_keys_as_groq_makes_them_raise_no_eyebrow(fine):
+    assert Config.from_env({"GROQ_API_KEYS": fine}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("gsk_agsk_b", "GROQ_API_KEYS lacks 1 comma"),
+        ("gsk_agsk_b,gsk_cgsk_d", "GROQ_API_KEYS lacks 2 comma"),
+        ("gsk_a,gsk_a", "GROQ_API_KEYS repeats 1 key"),
+        ("gsk_a,your_key_here", "API Key #2 is not one of Groq's"),
+        ("gsk_your_key_here", "API Key #1 is not one of Groq's"),
+        ("gsk_...", "API Key #1 is not one of Groq's"),
+        ("gsk_xxxxxxxx", "API Key #1 is not one of Groq's"),
+        ("sk-proj-secret", "API Key #1 is not one of Groq's"),
+    ],
+)
+def test_what_is_odd_about_the_keys_is_told_without_them(text, warning):
+    (told,) = Config.from_env({"GROQ_API_KEYS": text}).warnings
+
+    assert told.startswith(warning)
+    assert not any(word in told for word in ("gsk_a", "your_key", "xxx", "secret"))
+
+
+def test_other_hosts_may_have_keys_of_another_kind():
+    elsewhere = {"GROQ_API_KEYS": "secret", "GROQ_BASE_URL": "https://gateway.example"}
+
+    assert Config.from_env(elsewhere).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GROQ_API_KEYZ", "GROQ_API_KEYS"),
+        ("GROQ_KEYS", "GROQ_API_KEYS"),
+        ("groq_api_keys", "GROQ_API_KEYS"),
+        ("GROQ_MODEL", "GROQ_MODELS"),
+        ("KEY_COOLDOWN", "KEY_COOLDOWN_SECONDS"),
+        ("COOLDOWN_SECONDS", "KEY_COOLDOWN_SECONDS"),
+        ("MAX_WAIT", "MAX_WAIT_SECONDS"),
+        ("REQUEST_TIMEOUT", "REQUEST_TIMEOUT_SECONDS"),
+        ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ("ACCESS_TOKEN", "ACCESS_TOKENS"),
+    ],
+)
+def test_a_name_that_looks_like_a_setting_is_told_with_the_one_that_is_meant(name, meant):
+    (told,) = Config.from_env({name: "secret"}).warnings
+
+    assert told == f"{name} is no setting, and is passed over: did you mean {meant}?"
+
+
+def test_what_platforms_and_shells_set_is_no_typing_error():
+    ours = "PORT DYNO SSL_CERT_FILE REQUESTS_CA_BUNDLE GUNICORN_CMD_ARGS FLASK_RUN_PORT PYTHON_DOTENV_DISABLED"
+    platforms = "REDIS_TLS_URL RENDER_EXTERNAL_URL WEB_MEMORY MALLOC_ARENA_MAX HTTPS_PROXY MAIL_PORT LOG_DIR LOGNAME"
+    shells = "PATH HOME TERM SSH_CLIENT XDG_RUNTIME_DIR NPM_CONFIG_LOGLEVEL OMP_NUM_THREADS CLIENT_ID API_KEY"
+    env = dict.fromkeys(f"{ours} {platforms} {shells}".split(), "")
+
+    assert Config.from_env(env).warnings == ()
 
 
 def test_a_malformed_key_is_named_by_its_number():
@@ -247,12 +321,12 @@ def test_settings_never_change():
 def load_in_process(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
     package = folder / "promptlord"
     package.mkdir()
-    for module in (config, errors):
+    for module in (config, errors, typos):
         shutil.copy(str(module.__file__), package)
     (folder / ".env").write_bytes(content)
     show = (
         "from promptlord.config import Config\nfrom promptlord.errors import ConfigError\n"
-        "try: settings = Config.load(); print(settings.keys, settings.port)\n"
+        "try: settings = Config.load(); print(settings.keys, settings.port, *settings.warnings, sep='\\n')\n"
         "except ConfigError as error: print(error)"
     )
     inherited = {name: value for name, value in os.environ.items() if name not in {*NAMES, "PYTHON_DOTENV_DISABLED"}}
@@ -265,12 +339,12 @@ def load_in_process(folder: Path, content: bytes, **env: str) -> subprocess.Comp
 def test_the_env_file_is_read_with_and_without_a_byte_order_mark(tmp_path, mark):
     done = load_in_process(tmp_path, mark + b'GROQ_API_KEYS="gsk_a\r\ngsk_b"\r\nPORT=1234\r\n')
 
-    assert done.stdout.strip() == "('gsk_a', 'gsk_b') 1234"
+    assert done.stdout.strip() == "('gsk_a', 'gsk_b')\n1234"
 
 
 def test_the_environment_beats_the_env_file(tmp_path):
     assert (
-        load_in_process(tmp_path, b"GROQ_API_KEYS=gsk_a\nPORT=1234\n", PORT="5678").stdout.strip() == "('gsk_a',) 5678"
+        load_in_process(tmp_path, b"GROQ_API_KEYS=gsk_a\nPORT=1234\n", PORT="5678").stdout.strip() == "('gsk_a',)\n5678"
     )
 
 
@@ -279,3 +353,27 @@ def test_an_env_file_that_is_not_utf_8_is_said_to_be_so(tmp_path, content):
     done = load_in_process(tmp_path, content)
 
     assert (done.stdout.strip(), done.stderr) == (".env must be a text file in UTF-8", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "warning"),
+    [
+        ('PORT=1\nGROQ_API_KEYS="gsk_secret", "gsk_b"\n', "2 is passed over: put all of its value into one pair"),
+        ("\n# keys\n\nGROQ_API_KEYS=gsk_a,\n\ngsk_secret\n", "6 is passed over, for it has no NAME="),
+        ("GROQ_API_KEYS=gsk_a\nGROQ_API_KEYS=gsk_secret\n", "2 sets GROQ_API_KEYS again: line 1 is passed over"),
+        ("gsk_secret=\ngsk_secret=\nGROQ_API_KEYS='gsk_a\n", "3 is passed over: put all of its value"),
+    ],
+)
+def test_a_line_of_the_env_file_that_is_lost_is_named_by_its_number(tmp_path, content, warning):
+    done = load_in_process(tmp_path, content.encode())
+
+    (told,) = done.stdout.splitlines()[2:]
+    assert told.startswith(f".env, line {warning}")
+    assert "secret" not in told
+    assert done.stderr == ""
+
+
+def test_an_env_file_that_is_disabled_is_not_judged(tmp_path):
+    done = load_in_process(tmp_path, b"gsk_b\n", PYTHON_DOTENV_DISABLED="1")
+
+    assert done.stdout.splitlines()[2:] == []
