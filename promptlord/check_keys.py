@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -28,6 +29,8 @@ def command(config: Config) -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
     def check_keys(as_json: bool) -> None:
         """Ask Groq which of the keys work, whose they are, and which of GROQ_MODELS they may use. Costs no tokens."""
+        for warning in config.warnings:
+            click.echo(f"⚠️  {warning}", err=True)
         told = _told(config, _ask_all(config))
         click.echo(json.dumps(told, indent=2) if as_json else _table(told))
         sys.exit(0 if told["ok"] else 1)
@@ -73,10 +76,17 @@ def _model(name: str, working: Sequence[Finding]) -> dict[str, Any]:
     if not working:
         words = "unknown: no key works"
     elif len(lacking) == len(working):
-        words = "not served: set GROQ_MODELS to models that Groq serves"
+        words = f"not served: set GROQ_MODELS to {_served_instead(name, working)}"
     else:
         words = f"exists, but not for {', '.join(lacking)}" if lacking else "exists"
     return {"name": name, "exists": len(lacking) < len(working), "result": words}
+
+
+def _served_instead(name: str, working: Sequence[Finding]) -> str:
+    """The ids that may have been meant by ``name``, which lacks its owner or is a letter off; else what there is."""
+    served = sorted({model for finding in working for model in finding.models})
+    short = [model for model in served if model.rpartition("/")[2].casefold() == name.rpartition("/")[2].casefold()]
+    return " or ".join(short or get_close_matches(name, served)) or "models that Groq serves"
 
 
 def _rows(told: Sequence[dict[str, Any]], name: str, good: str) -> list[str]:
@@ -90,6 +100,4 @@ def _table(told: dict[str, Any]) -> str:
     count, working = len(told["keys"]), sum(key["works"] for key in told["keys"])
     lines += ["", f"{working} of {count} keys work{'s' if working == 1 else ''}."]
     lines += [f"{' and '.join(labels)} are of one organization, and share its limits." for labels in told["shared"]]
-    if told["repeated"]:
-        lines.append(f"GROQ_API_KEYS repeats {told['repeated']}: each counts once.")
     return "\n".join([*lines, SUM.format(**told["atMost"])] if working else lines)

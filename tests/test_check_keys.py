@@ -166,8 +166,25 @@ def test_repeated_keys_are_mentioned_and_asked_once(sim: GroqSim) -> None:
     config = Config.from_env({"GROQ_API_KEYS": "gsk_one,gsk_two,gsk_one", "GROQ_BASE_URL": sim.url})
     result = create_app(config).test_cli_runner().invoke(args=["check-keys"])
 
-    assert "GROQ_API_KEYS repeats 1: each counts once." in result.stdout
+    assert "GROQ_API_KEYS repeats 1 key(s): each counts once" in result.stderr
     assert len(sim.calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("GPT-OSS-120B", "openai/gpt-oss-120b"),
+        ("groq/gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("openai/gpt-oss-20", "openai/gpt-oss-20b or openai/gpt-oss-120b"),
+        ("llama-3.1-8b-instant", "models that Groq serves"),
+    ],
+)
+def test_a_model_that_is_not_served_is_told_with_the_id_that_may_be_meant(sim: GroqSim, name: str, meant: str) -> None:
+    result = check(sim, models=(name,))
+
+    assert lines(result)[name] == f"not served: set GROQ_MODELS to {meant}"
+    assert result.exit_code == 1
 
 
 def test_json(sim: GroqSim) -> None:
