@@ -2,12 +2,15 @@
 
 import logging
 import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 
+import click
+from click.core import ParameterSource
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -55,7 +58,9 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     transport = Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle)
     groq = _upstream(config, pool, transport, traffic)
     check = KeyCheck(transport, config.keys, config.models)
-    _announce(config)
+    _log_as_told(config)
+    if _serves(config):
+        _announce(config)
     watch(app, traffic, clock or time.monotonic)
     log_refusals(app, clock or time.monotonic)
     guard_origins(app, config)
@@ -106,11 +111,30 @@ def _check_once(app: Flask, check: Callable[[], object]) -> None:
         return response
 
 
-def _announce(config: Config) -> None:
+def _log_as_told(config: Config) -> None:
     logging.basicConfig(format=STAMPED if config.stamps_log else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S %z")
     log.setLevel(config.log_level)
-    if config.repeated_keys:
-        log.warning("⚠️  GROQ_API_KEYS repeats %d key(s): each counts once", config.repeated_keys)
+
+
+def _serves(config: Config) -> bool:
+    """Whether this is a server: flask makes an app for ``flask --help`` and each of its commands too."""
+    command = click.get_current_context(silent=True)
+    if command and command.info_name == "run":
+        _keep_to_port(command, config.port)
+    return not command or command.info_name == "run"
+
+
+def _keep_to_port(run: click.Context, port: int) -> None:
+    """Begin ``flask run`` again if its port is the default: it has chosen one before it read the ``PORT`` of .env."""
+    by_default = run.get_parameter_source("port") is ParameterSource.ENVIRONMENT and run.params["port"] == Config.port
+    if by_default and port != Config.port:
+        os.environ["FLASK_RUN_PORT"] = str(port)
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def _announce(config: Config) -> None:
+    for warning in config.warnings:
+        log.warning("⚠️  %s", warning)
     if config.processes > config.workers:
         log.info("WEB_CONCURRENCY=%d is passed over: without REDIS_URL the pool is in one process", config.processes)
     if config.keys:
