@@ -13,7 +13,7 @@ from typing import Any
 import groq
 import openai
 import pytest
-from conftest import KEYS, Server, starting
+from conftest import KEYS, ROOT, Server, starting
 from groqsim import MODELS, End, GroqSim, Limits, Trouble, chunk, tone
 from openai.types.responses import ResponseErrorEvent
 
@@ -109,6 +109,18 @@ class Flow:
 
 
 # What they ask for, they get
+
+
+def test_the_readmes_clients_work_as_they_are_written(serve: Callable[..., Server], sdk: str) -> None:
+    lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert lines
+    (line,) = [line for line in lines[1].splitlines() if f" {sdk}." in line]
+    names: dict[str, Any] = dict(SDKS)
+
+    exec(line.replace("https://<your app>", serve().url).replace("<token>", TOKEN), names)
+
+    with names["client"] as client:
+        assert [model.id for model in client.models.list().data] == list(MODELS)
 
 
 def test_a_completion(client, sim):
