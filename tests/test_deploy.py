@@ -2,15 +2,20 @@
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import reduce
 from importlib.metadata import packages_distributions, requires, version
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from dotenv import dotenv_values
@@ -21,6 +26,11 @@ from promptlord.config import Config
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {field.metadata["env"]: field for field in fields(Config) if "env" in field.metadata}
+EVERY_MODULE = """
+import app, pkgutil, promptlord
+for module in pkgutil.walk_packages(promptlord.__path__, "promptlord."):
+    __import__(module.name)
+"""
 CHOSEN_BY_THE_PLATFORM = {"TRUSTED_HOPS", "PORT"}
 
 
@@ -43,11 +53,8 @@ def test_the_example_holds_every_setting_once():
     assert sorted(re.findall(r"^#?([A-Z_]+)=", read(".env.example"), re.MULTILINE)) == sorted(SETTINGS)
 
 
-def test_the_example_as_it_is_changes_nothing():
-    example = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
-
-    assert [name for name, value in example.items() if not is_default(name, value)] == []
-    assert Config.from_env({**example, "DYNO": "web.1"}).trusted_hops == 1
+def test_a_copy_of_the_example_pins_no_default():
+    assert dotenv_values(ROOT / ".env.example") == {"GROQ_API_KEYS": ""}
 
 
 def test_what_the_example_comments_out_is_a_default_or_an_example():
@@ -113,8 +120,77 @@ def test_every_platform_starts_it_alike():
     (render,) = yaml.safe_load(read("render.yaml"))["services"]
 
     assert read("Procfile") == f"web: {render['startCommand']}\n"
-    assert render["buildCommand"] == "pip install -r requirements.txt"
+    assert render["buildCommand"] == f"pip install -r requirements.txt && {compile_step()}"
     assert json.loads(read("app.json"))["buildpacks"] == [{"url": "heroku/python"}]
+
+
+def compile_step() -> str:
+    return read("bin/post_compile").splitlines()[-1]
+
+
+@pytest.mark.live
+def test_after_a_build_no_start_compiles_anything(tmp_path):
+    for name in ("app.py", "keypool.py", "promptlord", "bin"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    for old in [*tmp_path.rglob("*.pyc")]:
+        old.unlink()
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}"}
+    subprocess.run(["bin/post_compile"], cwd=tmp_path, env=env, check=True)
+    compiled = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.pyc")}
+
+    subprocess.run([sys.executable, "-c", EVERY_MODULE], cwd=tmp_path, env=env, check=True, stderr=subprocess.DEVNULL)
+
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.pyc")} == compiled
+    assert len(compiled) == len([*tmp_path.rglob("*.py")])
+
+
+def buttons() -> list[tuple[Any, Any]]:
+    """Each deploy file with the schema of who reads it."""
+    files = json.loads(read("app.json")), yaml.safe_load(read("render.yaml"))
+    return [*zip(files, [json.loads(read(f"tests/schemas/{name}.json")) for name in ("app", "render")], strict=True)]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["heroku", "render"])
+def test_the_platforms_can_read_their_files(number):
+    file, schema = buttons()[number]
+
+    jsonschema.validate(file, schema)
+    assert re.search(r"20\d\d-\d\d-\d\d", schema["$comment"]), "of when?"
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "field", "value"),
+    [
+        (0, [], "succes_url", "/"),
+        (0, [], "repository", 1),
+        (0, ["formation", "web"], "size", "huge"),
+        (0, ["formation", "web"], "sise", "basic"),
+        (0, ["env", "ACCESS_TOKENS"], "generator", "token"),
+        (1, [], "service", []),
+        (1, ["services", 0], "buildComand", "true"),
+        (1, ["services", 0], "runtime", "pyhton"),
+        (1, ["services", 0], "healthCheckPath", "ready"),
+        (1, ["services", 0, "envVars", 0], "sink", False),
+        (1, ["services", 0, "envVars", 0], "generateValue", True),
+    ],
+)
+def test_the_schemas_notice_a_typing_error(number, path, field, value):
+    file, schema = buttons()[number]
+    reduce(lambda part, step: part[step], path, file)[field] = value
+
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(file, schema)
+
+
+def test_heroku_opens_the_page_of_this_project_and_lets_its_owner_in():
+    heroku = json.loads(read("app.json"))
+
+    assert heroku["success_url"] == "/"
+    assert f"template={heroku['repository']})" in read("README.md")
+    assert f"repo={heroku['repository']})" in read("README.md")
+    assert heroku["env"]["ACCESS_TOKENS"].keys() == {"description", "required"}
+    assert heroku["env"]["ACCESS_TOKENS"]["required"] is False
 
 
 @pytest.mark.parametrize("tokens", [("a-token",), ()])
