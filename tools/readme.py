@@ -7,6 +7,7 @@ are made up, and Groq is a simulated one.
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,11 +58,14 @@ def started(line: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]
         with suppress(ProcessLookupError):
             os.killpg(command.pid, signal.SIGTERM)
         command.wait(30)
+        assert not serves(), "it has left a process behind"
 
 
 def run(line: str, curls: list[str], env: dict[str, str]) -> None:
     print(f"\n$ {line}", flush=True)
     assert not serves(), f"something serves on {SERVED} already"
+    if line.startswith("python3 -m venv"):
+        shutil.rmtree(".venv", ignore_errors=True)  # who goes without make has none yet
     with started(line, env) as command:
         if ends_or_serves(command):
             for curl in curls:
