@@ -47,6 +47,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
             config = Config.load()
         except ConfigError as error:
             sys.exit(f"❌ {error}")
+        _keep_to_port(config.port)
     app = Flask(__name__, template_folder="promptlord/web/templates", static_folder="promptlord/web/static")
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
@@ -59,7 +60,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     groq = _upstream(config, pool, transport, traffic)
     check = KeyCheck(transport, config.keys, config.models)
     _log_as_told(config)
-    if _serves(config):
+    if _serves():
         _announce(config)
     watch(app, traffic, clock or time.monotonic)
     log_refusals(app, clock or time.monotonic)
@@ -116,18 +117,18 @@ def _log_as_told(config: Config) -> None:
     log.setLevel(config.log_level)
 
 
-def _serves(config: Config) -> bool:
+def _serves() -> bool:
     """Whether this is a server: flask makes an app for ``flask --help`` and each of its commands too."""
     command = click.get_current_context(silent=True)
-    if command and command.info_name == "run":
-        _keep_to_port(command, config.port)
-    return not command or command.info_name == "run"
+    return command is None or command.info_name == "run"
 
 
-def _keep_to_port(run: click.Context, port: int) -> None:
-    """Begin ``flask run`` again if its port is the default: it has chosen one before it read the ``PORT`` of .env."""
-    by_default = run.get_parameter_source("port") is ParameterSource.ENVIRONMENT and run.params["port"] == Config.port
-    if by_default and port != Config.port:
+def _keep_to_port(port: int) -> None:
+    """Begin ``flask run`` again where it serves the default: it has chosen that before it read the PORT of .env."""
+    run = click.get_current_context(silent=True)
+    if not run or run.info_name != "run" or port == Config.port:
+        return
+    if run.params["port"] == Config.port and run.get_parameter_source("port") is ParameterSource.ENVIRONMENT:
         os.environ["FLASK_RUN_PORT"] = str(port)
         os.execv(sys.executable, sys.orig_argv)
 

@@ -149,6 +149,17 @@ def _ca_bundle(env: Mapping[str, str]) -> str | None:
     return None
 
 
+def _dotenv() -> str:
+    try:
+        return "" if os.environ.get(NO_FILE) else (Path(__file__).parents[1] / ".env").read_text("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):  # some name a virtual environment so
+        return ""
+    except UnicodeDecodeError:
+        raise ConfigError(".env must be a text file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f".env can't be read: {error.strerror}") from None
+
+
 def _setting(name: str, parse: Callable[[str], Any], default: Any, *, secret: bool = False, blank: bool = False) -> Any:
     """A field read from the variable ``name``; ``blank``: an empty value is a value, not a missing one."""
     return field(default=default, repr=not secret, metadata={"env": name, "parse": parse, "blank": blank})
@@ -214,12 +225,8 @@ class Config:
     @classmethod
     def load(cls) -> "Config":
         """Read the settings from the environment, and from ``.env`` beside ``app.py`` what it lacks."""
-        file = Path(__file__).parents[1] / ".env"
         logging.getLogger("dotenv").setLevel(logging.ERROR)  # its warnings say neither what is lost nor what to do
-        try:
-            text = file.read_text("utf-8-sig") if file.is_file() and not os.environ.get(NO_FILE) else ""
-        except UnicodeDecodeError:
-            raise ConfigError(".env must be a text file in UTF-8") from None
+        text = _dotenv()
         load_dotenv(stream=StringIO(text))
         config = cls.from_env(os.environ)
         return replace(config, warnings=(*typos.about_lines(text), *config.warnings))

@@ -17,20 +17,23 @@ _GROQS = re.compile(r"gsk_(?!your|x+\Z)\w+", re.ASCII | re.IGNORECASE)  # not gs
 
 def keys(text: str) -> list[str]:
     """Return every key in ``text``, as often as it is there; two that are glued together are two."""
-    words = (_OWN_NAME.sub("", word) for word in _AROUND.split(text))
-    return [key for word in words if word for key in _GLUED.split(word)]
+    return [key for word in _words(text) for key in _GLUED.split(word)]
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _AROUND.split(_OWN_NAME.sub("", text)) if word]
 
 
 def about_keys(text: str, *, groqs: bool) -> Iterator[str]:
     """Tell what is odd about the keys in ``text``, by their numbers; ``groqs``: they are for Groq's own address."""
     found = keys(text)
-    if glued := sum(len(_GLUED.findall(word)) for word in _AROUND.split(_OWN_NAME.sub("", text))):
+    if glued := len(found) - len(_words(text)):
         yield f"GROQ_API_KEYS lacks {glued} comma(s): keys that were glued together are taken apart"
     if repeated := len(found) - len(set(found)):
         yield f"GROQ_API_KEYS repeats {repeated} key(s): each counts once"
     for number, key in enumerate(dict.fromkeys(found), 1):
         if groqs and not _GROQS.fullmatch(key):
-            yield f"API Key #{number} is not one of Groq's, which begin with gsk_: get one at {CONSOLE}"
+            yield f"API Key #{number} does not look like one of Groq's, gsk_ and many letters: get one at {CONSOLE}"
 
 
 def about_names(names: Collection[str], settings: Collection[str]) -> Iterator[str]:

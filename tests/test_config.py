@@ -197,11 +197,11 @@ def test_keys_as_groq_makes_them_raise_no_eyebrow(fine):
         ("gsk_agsk_b", "GROQ_API_KEYS lacks 1 comma"),
         ("gsk_agsk_b,gsk_cgsk_d", "GROQ_API_KEYS lacks 2 comma"),
         ("gsk_a,gsk_a", "GROQ_API_KEYS repeats 1 key"),
-        ("gsk_a,your_key_here", "API Key #2 is not one of Groq's"),
-        ("gsk_your_key_here", "API Key #1 is not one of Groq's"),
-        ("gsk_...", "API Key #1 is not one of Groq's"),
-        ("gsk_xxxxxxxx", "API Key #1 is not one of Groq's"),
-        ("sk-proj-secret", "API Key #1 is not one of Groq's"),
+        ("gsk_a,your_key_here", "API Key #2 does not look like one of Groq's"),
+        ("gsk_your_key_here", "API Key #1 does not look like one of Groq's"),
+        ("gsk_...", "API Key #1 does not look like one of Groq's"),
+        ("gsk_xxxxxxxx", "API Key #1 does not look like one of Groq's"),
+        ("sk-proj-secret", "API Key #1 does not look like one of Groq's"),
     ],
 )
 def test_what_is_odd_about_the_keys_is_told_without_them(text, warning):
@@ -318,12 +318,13 @@ def test_settings_never_change():
 # .env, read by a process of its own beside a copy of config.py
 
 
-def load_in_process(folder: Path, content: bytes, **env: str) -> subprocess.CompletedProcess[str]:
+def load_in_process(folder: Path, content: bytes | None, **env: str) -> subprocess.CompletedProcess[str]:
     package = folder / "promptlord"
     package.mkdir()
     for module in (config, errors, typos):
         shutil.copy(str(module.__file__), package)
-    (folder / ".env").write_bytes(content)
+    if content is not None:
+        (folder / ".env").write_bytes(content)
     show = (
         "from promptlord.config import Config\nfrom promptlord.errors import ConfigError\n"
         "try: settings = Config.load(); print(settings.keys, settings.port, *settings.warnings, sep='\\n')\n"
@@ -371,6 +372,21 @@ def test_a_line_of_the_env_file_that_is_lost_is_named_by_its_number(tmp_path, co
     assert told.startswith(f".env, line {warning}")
     assert "secret" not in told
     assert done.stderr == ""
+
+
+def test_an_env_file_that_cannot_be_read_is_said_to_be_so(tmp_path):
+    (tmp_path / "endless").symlink_to(tmp_path / ".env")
+    (tmp_path / ".env").symlink_to(tmp_path / "endless")
+
+    done = load_in_process(tmp_path, None)
+
+    assert (done.stdout.strip(), done.stderr) == (".env can't be read: Too many levels of symbolic links", "")
+
+
+def test_a_virtual_environment_may_have_that_name(tmp_path):
+    (tmp_path / ".env").mkdir()
+
+    assert load_in_process(tmp_path, None, PORT="1234").stdout.splitlines() == ["()", "1234"]
 
 
 def test_an_env_file_that_is_disabled_is_not_judged(tmp_path):
