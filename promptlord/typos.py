@@ -45,7 +45,7 @@ def about_names(names: Collection[str], settings: Collection[str]) -> Iterator[s
 
 def _meant(name: str, settings: Collection[str]) -> str | None:
     parts = {part for setting in settings for part in setting.split("_")}
-    if len(name) < 6 or parts.isdisjoint(name.split("_")):
+    if parts.isdisjoint(name.split("_")):
         return None
     begun = [setting for setting in settings if "_" in name and setting.startswith(f"{name}_")]
     from difflib import get_close_matches  # rarely needed, and a start pays for each import

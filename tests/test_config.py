@@ -182,8 +182,9 @@ def test_keys_are_separated_stripped_and_counted_once(text, keys, repeated):
 def test_groqs_own_name_for_one_key_is_read_too():
     both = {"GROQ_API_KEYS": "gsk_a,gsk_b", "GROQ_API_KEY": "gsk_c"}
 
-    assert read("GROQ_API_KEYS", "gsk_a") == Config.from_env({"GROQ_API_KEY": "gsk_a"}).keys
+    assert Config.from_env({"GROQ_API_KEY": "gsk_a"}) == Config.from_env({"GROQ_API_KEYS": "gsk_a"})
     assert Config.from_env(both).keys == ("gsk_a", "gsk_b", "gsk_c")
+    assert Config.from_env(both).warnings == ()
 
 
 @pytest.mark.parametrize("fine", ["gsk_a", "gsk_a,gsk_b", "gsk_a\ngsk_b;"])
