@@ -151,7 +151,7 @@ def _ca_bundle(env: Mapping[str, str]) -> str | None:
 
 def _dotenv() -> str:
     try:
-        return "" if os.environ.get(NO_FILE) else (Path(__file__).parents[1] / ".env").read_text("utf-8-sig")
+        return "" if os.environ.get(NO_FILE) else (Path(__file__).parents[1] / ".env").read_text("utf-8")
     except (FileNotFoundError, IsADirectoryError):  # some name a virtual environment so
         return ""
     except UnicodeDecodeError:

@@ -199,6 +199,15 @@ def test_retry_after_says_when_a_key_will_be_ready(serve, sim, clock, told, retr
     assert enhance(client).status_code == 200
 
 
+def test_each_typing_error_in_the_settings_has_its_line_in_the_log(serve, caplog):
+    serve(warnings=("line 2 is lost", "GROQ_API_KEYZ is no setting"))
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "⚠️  line 2 is lost",
+        "⚠️  GROQ_API_KEYZ is no setting",
+    ]
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 413, 422, 429, 498, 500])
 @pytest.mark.parametrize("secret", ["gsk_one", "org_one", "my private prompt"])
 def test_no_error_and_no_log_line_repeats_a_secret(serve, sim, caplog, status, secret):

@@ -46,11 +46,11 @@ def flask(project: Path) -> Iterator[Run]:
 
 
 def port(server: subprocess.Popen[str]) -> int:
-    """The port that it says it runs on."""
+    """The port that it says it runs on, or would if it were free."""
     assert server.stdout
     for line in server.stdout:
-        if said := re.search(r"Running on http://127\.0\.0\.1:(\d+)", line):
-            return int(said[1])
+        if said := re.search(r"Running on http://127\.0\.0\.1:(\d+)|Port (\d+) is in use", line):
+            return int(said[1] or said[2])
     raise AssertionError("it does not run")
 
 
@@ -78,6 +78,10 @@ def test_flasks_own_ways_to_name_a_port_beat_both(flask: Run, free: tuple[str, s
     server = told or flask("run", dotenv=f"PORT={free[1]}", FLASK_RUN_PORT=free[0])
 
     assert port(server) == int(free[0])
+
+
+def test_an_option_that_names_the_default_is_obeyed_too(flask: Run, free: tuple[str, str]) -> None:
+    assert port(flask("run", "--port", "3000", dotenv=f"PORT={free[0]}")) == 3000
 
 
 def test_help_says_nothing_else(flask: Run) -> None:
