@@ -124,7 +124,7 @@ def _serves() -> bool:
 
 
 def _keep_to_port(port: int) -> None:
-    """Begin ``flask run`` again where it serves the default: it has chosen that before it read the PORT of .env."""
+    """Begin ``flask run`` again where it serves the default, which it has chosen before it knew of PORT."""
     run = click.get_current_context(silent=True)
     if not run or run.info_name != "run" or port == Config.port:
         return
