@@ -211,6 +211,17 @@ def test_a_closed_page_opens_with_a_token_and_goes_on(start: Start, visit: Calla
     expect(row(page, "#1")).to_contain_text("When asked: works")
 
 
+def test_a_page_opened_with_its_token_in_the_address_goes_on(start: Start, browser: Browser, sim: GroqSim) -> None:
+    server = start(ACCESS_TOKENS="letmein")
+    page = browser.new_page()
+    page.goto(server.url.replace("://", "://me:letmein@"))
+
+    server.enhance()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Working")
+    page.close()
+
+
 def test_it_says_since_when_the_server_is_unreachable_and_recovers(start: Start, visit: Callable[..., Page]) -> None:
     server = start()
     page = visit(server)

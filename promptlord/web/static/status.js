@@ -63,7 +63,7 @@ async function look() {
   looking = true;
   clearTimeout(timer);
   try {
-    const response = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    const response = await fetch(`${location.origin}/`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     if (!response.ok || !fresh.documentElement.dataset.status) throw new Error(response.statusText);
     show(fresh);
