@@ -210,8 +210,10 @@ def works(project: Path) -> bool:
     return (project / ".venv/run").exists() and not subprocess.run(pip, capture_output=True, check=False).returncode
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
-@pytest.mark.parametrize("reached", ["pyvenv.cfg", "bin/python", "made"])
+@pytest.mark.parametrize(
+    ("reached", "how"),
+    [("pyvenv.cfg", signal.SIGKILL), ("bin/python", signal.SIGINT), ("made", signal.SIGKILL)],
+)
 def test_an_interrupted_venv_is_made_anew(make: Make, bare: Path, reached: str, how: signal.Signals) -> None:
     first = installs(make, bare)
     until((bare / ".venv" / reached).exists)
