@@ -26,9 +26,11 @@ PATIENCE = 900  # seconds for one command; the tests take the longest
 
 
 def commands() -> list[str]:
-    """The lines of its shell blocks, in their order."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    """The lines of its shell blocks, in their order, then what its text says of `.venv`."""
+    text = README.read_text("utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    return lines + re.findall(r"(?<=`)\.venv/bin/[^`\n]+(?=`)", text)
 
 
 def serves() -> bool:
