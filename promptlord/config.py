@@ -54,12 +54,16 @@ def _keys(text: str) -> tuple[str, ...]:
     return _plain(tuple(dict.fromkeys(typos.keys(text))), "copy it again")
 
 
+def _both(many: str, one: str) -> str:
+    return ",".join([many, *(key for key in typos.keys(one) if key not in typos.keys(many))])
+
+
 def _tokens(text: str) -> tuple[str, ...]:
     return _plain(_split(text), "choose another")
 
 
 def _models(text: str) -> tuple[str, ...]:
-    if not (models := _split(text)):
+    if not (models := _split(re.sub(r"[;\[\]]", ",", text))):
         raise ValueError("one or more model names, separated by commas")
     return models
 
@@ -151,7 +155,8 @@ def _ca_bundle(env: Mapping[str, str]) -> str | None:
 
 def _dotenv() -> str:
     try:
-        return "" if os.environ.get(NO_FILE) else (Path(__file__).parents[1] / ".env").read_text("utf-8")
+        off = os.environ.get(NO_FILE, "").lower() in ("1", "true", "t", "yes", "y")
+        return "" if off else (Path(__file__).parents[1] / ".env").read_text("utf-8")
     except (FileNotFoundError, IsADirectoryError):  # some name a virtual environment so
         return ""
     except UnicodeDecodeError:
@@ -205,7 +210,7 @@ class Config:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
         """Read the settings from ``env``; raise ``ConfigError`` for a malformed one, without quoting its value."""
-        env = dict(env, GROQ_API_KEYS=",".join(env.get(name, "") for name in KEY_NAMES))
+        env = dict(env, GROQ_API_KEYS=_both(*(env.get(name, "") for name in KEY_NAMES)))
         hops = 1 if "DYNO" in env else 3 if "RENDER" in env else 0
         values: dict[str, Any] = {"trusted_hops": hops, "stamps_log": not hops, "check_keys": True}
         for setting in fields(cls):

@@ -7,12 +7,15 @@ from io import StringIO
 from dotenv.parser import parse_stream
 
 CONSOLE = "https://console.groq.com/keys"
-LIKE = 0.85  # of difflib: GROQ_API_KEYZ is as like GROQ_API_KEYS; REDIS_TLS_URL, which Heroku sets, not REDIS_URL
+LIKE = 0.85  # of difflib: REDIS_URI is as like REDIS_URL; REDIS_TLS_URL, which Heroku sets, is not
+BEGINNING = 4  # letters that a misspelt name shares with the right one; others', as DD_LOG_LEVEL, begin otherwise
 
-_AROUND = re.compile(r"[\s,;'\"`“”‘’()<>{}\[\]]+")  # between keys, and around them where they were copied with it
-_OWN_NAME = re.compile(r"GROQ_API_KEYS?=")
+# What stands between keys, and around them where they were copied with it, seen or unseen.
+_AROUND = re.compile(r"[\s,;|'\"`“”„‘’«»‹›()<>{}\[\]，、；\u200b\ufeff]+")
+_OWN_NAME = re.compile(r"(?:\bexport\s+)?\bGROQ_API_KEYS?\s*[:=]", re.IGNORECASE)
 _GLUED = re.compile(r"(?<=.)(?=gsk_)")
-_GROQS = re.compile(r"gsk_(?!your|x+\Z)\w+", re.ASCII | re.IGNORECASE)  # not gsk_your_key_here, gsk_xxxx or gsk_...
+_GROQS = re.compile(r"gsk_(?![xX]+\Z)[A-Za-z0-9]{20,}")  # not gsk_your_key_here, gsk_xxxx or one that was cut off
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?[A-Za-z_]\w*\s*=")
 
 
 def keys(text: str) -> list[str]:
@@ -21,7 +24,7 @@ def keys(text: str) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in _AROUND.split(_OWN_NAME.sub("", text)) if word]
+    return [word for word in _AROUND.split(_OWN_NAME.sub(" ", text)) if word]
 
 
 def about_keys(text: str, *, groqs: bool) -> Iterator[str]:
@@ -33,38 +36,51 @@ def about_keys(text: str, *, groqs: bool) -> Iterator[str]:
         yield f"GROQ_API_KEYS repeats {repeated} key(s): each counts once"
     for number, key in enumerate(dict.fromkeys(found), 1):
         if groqs and not _GROQS.fullmatch(key):
-            yield f"API Key #{number} does not look like one of Groq's, gsk_ and many letters: get one at {CONSOLE}"
+            yield f"API Key #{number} does not look like one of Groq's (gsk_ and 52 letters): copy it from {CONSOLE}"
 
 
 def about_names(names: Collection[str], settings: Collection[str]) -> Iterator[str]:
     """Tell which of ``names`` is no setting, but looks as if it were meant for one of ``settings``."""
     for name in sorted(set(names) - set(settings)):
-        if meant := _meant(name.upper(), settings):
-            yield f"{name} is no setting, and is passed over: did you mean {meant}?"
+        if meant := _meant(name, settings):
+            shown = name if re.fullmatch("[A-Za-z_]+", name) else "A variable"  # a key may have slipped into it
+            yield f"{shown} is no setting, and is passed over: did you mean {meant}?"
 
 
 def _meant(name: str, settings: Collection[str]) -> str | None:
-    parts = {part for setting in settings for part in setting.split("_")}
-    if parts.isdisjoint(name.split("_")):
+    letters = _letters(name)
+    alike = {_letters(each): each for each in settings if _letters(each)[:BEGINNING] == letters[:BEGINNING]}
+    if not alike:
         return None
-    begun = [setting for setting in settings if "_" in name and setting.startswith(f"{name}_")]
     from difflib import get_close_matches  # rarely needed, and a start pays for each import
 
-    like = 0.6 if name.startswith("GROQ_") else LIKE  # what else could it be for?
-    return next(iter(begun or get_close_matches(name, settings, 1, like)), None)
+    begun = [each for each in alike if "_" in name and each.startswith(letters)]
+    like = 0.8 if letters.startswith("GROQ") else LIKE  # nothing else has that beginning
+    found = begun or get_close_matches(letters, alike, 1, like)
+    return alike[found[0]] if found else None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^A-Z]", "", name.upper())
 
 
 def about_lines(text: str) -> Iterator[str]:
     """Tell which lines of a ``.env`` are lost, by their numbers alone: there may be keys in them."""
     lines: dict[str, int] = {}
     for binding in parse_stream(StringIO(text)):
-        blank = binding.original.string
-        line = binding.original.line + blank[: len(blank) - len(blank.lstrip())].count("\n")
-        if binding.error:
-            yield f".env, line {line} is passed over: put all of its value into one pair of quotes, or use none"
-        elif binding.key and binding.value is None:
-            yield f".env, line {line} is passed over, for it has no NAME=; keys on several lines need quotes around all"
+        statement = binding.original.string
+        first = binding.original.line + _newlines(statement[: len(statement) - len(statement.lstrip())])
+        last = first + _newlines(statement.strip())
+        where = f".env, line {first}" if first == last else f".env, lines {first} to {last}"
+        if binding.error and _ASSIGNMENT.match(statement):
+            yield f"{where}: passed over, put all of the value into one pair of quotes, or use none"
+        elif binding.error or (binding.key and binding.value is None):
+            yield f"{where}: passed over, without NAME= in front; keys on several lines need quotes around all of them"
         elif binding.key in lines and binding.key.isupper():
-            yield f".env, line {line} sets {binding.key} again: line {lines[binding.key]} is passed over"
+            yield f"{where} sets {binding.key} again: line {lines[binding.key]} is passed over"
         if binding.key:
-            lines[binding.key] = line
+            lines[binding.key] = first
+
+
+def _newlines(text: str) -> int:
+    return text.count("\n")
