@@ -11,6 +11,7 @@ import click
 from promptlord.config import Config
 from promptlord.groq.check import AT_ONCE, Finding, KeyCheck
 from promptlord.groq.transport import Transport
+from promptlord.typos import CONSOLE
 
 FREE_PLAN = {"perMinute": {"requests": 30, "tokens": 8000}, "perDay": {"requests": 1000, "tokens": 200_000}}
 SUM = """
@@ -31,6 +32,8 @@ def command(config: Config) -> click.Command:
         """Ask Groq which of the keys work, whose they are, and which of GROQ_MODELS they may use. Costs no tokens."""
         for warning in config.warnings:
             click.echo(f"⚠️  {warning}", err=True)
+        if not config.keys:
+            click.echo(f"❌ No Groq API key is configured: set GROQ_API_KEYS to keys from {CONSOLE}", err=True)
         told = _told(config, _ask_all(config))
         click.echo(json.dumps(told, indent=2) if as_json else _table(told))
         sys.exit(0 if told["ok"] else 1)
@@ -76,17 +79,19 @@ def _model(name: str, working: Sequence[Finding]) -> dict[str, Any]:
     if not working:
         words = "unknown: no key works"
     elif len(lacking) == len(working):
-        words = f"not served: set GROQ_MODELS to {_served_instead(name, working)}"
+        words = f"not served: {_instead(name, working)}"
     else:
         words = f"exists, but not for {', '.join(lacking)}" if lacking else "exists"
     return {"name": name, "exists": len(lacking) < len(working), "result": words}
 
 
-def _served_instead(name: str, working: Sequence[Finding]) -> str:
-    """The ids that may have been meant by ``name``, which lacks its owner or is a letter off; else what there is."""
+def _instead(name: str, working: Sequence[Finding]) -> str:
+    """What to write for ``name``, where it lacks its owner or is a letter off."""
     served = sorted({model for finding in working for model in finding.models})
     short = [model for model in served if model.rpartition("/")[2].casefold() == name.rpartition("/")[2].casefold()]
-    return " or ".join(short or get_close_matches(name, served)) or "models that Groq serves"
+    if meant := short or get_close_matches(name, served):
+        return f"write it {' or '.join(meant)} in GROQ_MODELS"
+    return "set GROQ_MODELS to models that Groq serves"
 
 
 def _rows(told: Sequence[dict[str, Any]], name: str, good: str) -> list[str]:

@@ -144,6 +144,7 @@ def test_no_key_is_configured(sim: GroqSim) -> None:
 
     assert result.exit_code == 1
     assert "0 of 0 keys work." in result.stdout
+    assert "set GROQ_API_KEYS to keys from https://console.groq.com/keys" in result.stderr
 
 
 def test_a_model_that_groq_does_not_serve(sim: GroqSim) -> None:
@@ -173,17 +174,17 @@ def test_repeated_keys_are_mentioned_and_asked_once(sim: GroqSim) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("gpt-oss-20b", "openai/gpt-oss-20b"),
-        ("GPT-OSS-120B", "openai/gpt-oss-120b"),
-        ("groq/gpt-oss-20b", "openai/gpt-oss-20b"),
-        ("openai/gpt-oss-20", "openai/gpt-oss-20b or openai/gpt-oss-120b"),
-        ("llama-3.1-8b-instant", "models that Groq serves"),
+        ("gpt-oss-20b", "write it openai/gpt-oss-20b in GROQ_MODELS"),
+        ("GPT-OSS-120B", "write it openai/gpt-oss-120b in GROQ_MODELS"),
+        ("groq/gpt-oss-20b", "write it openai/gpt-oss-20b in GROQ_MODELS"),
+        ("openai/gpt-oss-20", "write it openai/gpt-oss-20b or openai/gpt-oss-120b in GROQ_MODELS"),
+        ("llama-3.1-8b-instant", "set GROQ_MODELS to models that Groq serves"),
     ],
 )
 def test_a_model_that_is_not_served_is_told_with_the_id_that_may_be_meant(sim: GroqSim, name: str, meant: str) -> None:
     result = check(sim, models=(name,))
 
-    assert lines(result)[name] == f"not served: set GROQ_MODELS to {meant}"
+    assert lines(result)[name] == f"not served: {meant}"
     assert result.exit_code == 1
 
 
