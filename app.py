@@ -124,11 +124,13 @@ def _serves() -> bool:
 
 
 def _keep_to_port(port: int) -> None:
-    """Begin ``flask run`` again where it serves the default, which it has chosen before it knew of PORT."""
+    """Begin ``flask run`` again where it serves a default, which it has chosen before it knew of PORT."""
     run = click.get_current_context(silent=True)
-    if not run or run.info_name != "run" or port == Config.port:
+    if not run or run.info_name != "run" or run.params["port"] == port:
         return
-    if run.params["port"] == Config.port and run.get_parameter_source("port") is ParameterSource.ENVIRONMENT:
+    source = run.get_parameter_source("port")
+    ours = source is ParameterSource.ENVIRONMENT and run.params["port"] == Config.port  # as .flaskenv says
+    if ours or source is ParameterSource.DEFAULT:
         os.environ["FLASK_RUN_PORT"] = str(port)
         os.execv(sys.executable, sys.orig_argv)
 

@@ -45,6 +45,12 @@ def flask(project: Path) -> Iterator[Run]:
         yield run
 
 
+def until(server: subprocess.Popen[str], words: str) -> None:
+    """Read what it says until it says these words."""
+    assert server.stdout
+    assert any(words in line for line in server.stdout)
+
+
 def port(server: subprocess.Popen[str]) -> int:
     """The port that it says it runs on, or would if it were free."""
     assert server.stdout
@@ -61,6 +67,14 @@ def free() -> tuple[str, str]:
 
 def test_flask_run_obeys_port(flask: Run, free: tuple[str, str]) -> None:
     assert port(flask("run", PORT=free[0])) == int(free[0])
+
+
+def test_flask_run_says_what_it_has_loaded(flask: Run, free: tuple[str, str]) -> None:
+    until(flask("run", PORT=free[0], GROQ_API_KEYS="gsk_a"), "✅ Loaded 1 Groq API key(s)")
+
+
+def test_flask_run_obeys_port_where_flask_reads_no_file(flask: Run, free: tuple[str, str]) -> None:
+    assert port(flask("run", PORT=free[0], PYTHON_DOTENV_DISABLED="1")) == int(free[0])
 
 
 def test_flask_run_obeys_the_port_of_the_env_file(flask: Run, free: tuple[str, str]) -> None:
@@ -97,5 +111,5 @@ def test_check_keys_names_typing_errors_before_it_asks(flask: Run) -> None:
 
     said, _ = flask("check-keys", dotenv=dotenv).communicate(timeout=20)
 
-    assert said.startswith("⚠️  .env, line 2 is passed over")
+    assert said.startswith("⚠️  .env, line 2: passed over")
     assert "0 of 1 keys work." in said
