@@ -23,16 +23,16 @@ soak: .venv/run  ## 20,000 requests while Groq fails and clients misbehave: thre
 	$(BIN)/python tools/soak.py
 
 test: .venv/dev  ## the tests, four at a time, since most of them wait
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: .venv/dev  ## those of the service that need no server, browser or Redis: ten seconds
-	$(BIN)/pytest -n 2 -m "not live" --ignore tests/test_groqsim.py
+	$(BIN)/python -m pytest -n 2 -m "not live" --ignore tests/test_groqsim.py
 
 lint: .venv/dev  ## style and types
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
 	$(BIN)/actionlint .github/workflows/*.yml
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 
 check: lint test  ## both
 

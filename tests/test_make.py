@@ -176,11 +176,26 @@ def test_where_a_port_is_taken_the_demo_stops_and_tells_the_stranger_nothing(
         said, _ = process.communicate(timeout=20)
 
     first, *rest = said.splitlines()
-    assert first.startswith(f"Port {stranger.port} is taken by another program")
-    assert first.endswith(f"make demo {port}={int(stranger.port) + 1}")
+    assert first.startswith(f"Port {stranger.port} is taken by another program: end that, or type make demo {port}=")
     assert [line for line in rest if not line.startswith("make: ***")] == []
     assert process.returncode != 0
     assert stranger.heard == b""
+
+
+def test_a_port_that_is_held_but_not_served_is_taken_too(make: Make) -> None:
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", int(free_port())))
+        said, _ = make(*demo(str(held.getsockname()[1]), free_port())).communicate(timeout=20)
+
+    assert re.match(r"Port \d+ is taken by another program", said)
+
+
+@pytest.mark.parametrize("ports", [("3100", "3100"), ("abc", "3100"), ("3100", "70000"), ("0", "3100"), ("3100", "-1")])
+def test_ports_that_will_not_do_are_told_in_one_sentence(make: Make, ports: tuple[str, str]) -> None:
+    said, _ = make(*demo(*ports)).communicate(timeout=20)
+
+    assert re.match(r"(SIM_)?PORT must be a number from 1 to 65535", said)
+    assert len([line for line in said.splitlines() if not line.startswith("make: ***")]) == 1
 
 
 # .venv

@@ -44,8 +44,13 @@ Ctrl-C ends it.
 def is_taken(port: int) -> bool:
     """Whether somebody serves there, under any of localhost's addresses, to whom prompts and keys would go."""
     for address in ("127.0.0.1", "::1"):
-        with suppress(OSError), socket.create_connection((address, port), timeout=1):
+        try:
+            socket.create_connection((address, port), timeout=1).close()
             return True
+        except TimeoutError:
+            return True
+        except OSError:
+            pass  # nobody
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
@@ -82,12 +87,20 @@ def answers(server: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
-def main(port: int = 3000, sim_port: int = 4000) -> int:
+def ports(port: str = "3000", sim_port: str = "4000") -> tuple[int, int]:
+    """The two, as numbers; ends the program in one sentence where they won't do."""
+    for text, name, other in ((port, "PORT", sim_port), (sim_port, "SIM_PORT", port)):
+        if not text.isdecimal() or not 0 < int(text) < 65536 or text == other:
+            sys.exit(f"{name} must be a number from 1 to 65535, and PORT another than SIM_PORT")
+        if is_taken(int(text)):
+            free = max(int(port), int(sim_port)) % 65535 + 1
+            sys.exit(f"Port {text} is taken by another program: end that, or type make demo {name}={free}")
+    return int(port), int(sim_port)
+
+
+def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    for number, name in ((port, "PORT"), (sim_port, "SIM_PORT")):
-        if is_taken(number):
-            sys.exit(f"Port {number} is taken by another program: end that, or choose another port, as in "
-                     f"make demo {name}={number + 1}")  # fmt: skip
+    port, sim_port = ports(*sys.argv[1:])
     with (
         suppress(KeyboardInterrupt),
         GroqSim(KEYS, port=sim_port, latency=0.3) as groq,
@@ -95,9 +108,11 @@ def main(port: int = 3000, sim_port: int = 4000) -> int:
     ):
         if answers(server, port):
             print(LINES.format(port=port, sim=groq.url, token=TOKEN), flush=True)
-        return server.wait()
+        while server.poll() is None:
+            time.sleep(0.2)  # not wait(), which would not notice a signal that comes just as it begins
+        return server.returncode
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main())
