@@ -40,7 +40,7 @@ def read(name: str) -> str:
 
 def is_default(name: str, text: str | None) -> bool:
     """Whether ``text``, or nothing, leaves the setting at its default."""
-    default, how = SETTINGS[name].default, SETTINGS[name].metadata
+    default, how = getattr(Config.from_env({}), SETTINGS[name].name), SETTINGS[name].metadata
     if not text:
         return text is None or default in ("", (), None) or not how["blank"]
     return how["parse"](text) in (default, how["parse"](default) if isinstance(default, str) else default)
@@ -187,6 +187,7 @@ def test_heroku_opens_the_page_of_this_project_and_lets_its_owner_in():
     heroku = json.loads(read("app.json"))
 
     assert heroku["success_url"] == "/"
+    assert f"| Heroku, {heroku['formation']['web']['size'].capitalize()} |" in read("README.md")
     assert f"template={heroku['repository']})" in read("README.md")
     assert f"repo={heroku['repository']})" in read("README.md")
     assert heroku["env"]["ACCESS_TOKENS"].keys() == {"description", "required"}
