@@ -5,6 +5,7 @@ What it overrides, and why, as of gunicorn 27.0.1; ``tests/test_worker.py`` fail
 
 import errno
 import json
+import os
 import re
 import select
 import selectors
@@ -132,6 +133,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             client.sendall("\r\n".join((*head, "", content)).encode())
 
     # It ends
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End at once, as Ctrl-C says. gunicorn's waits for itself where the signal meets the start of a thread: for a
+        lock that it holds, or for a thread that nobody wakes.
+        """
+        self.cfg.worker_int(self)
+        os._exit(0)
 
     def finish_request(self, conn: TConn, fs: Any) -> None:
         """Keep the connection, or linger on it. gunicorn's loop would stand still until this client closes, for 2 s."""

@@ -213,6 +213,24 @@ def test_requests_around_sigterm_are_answered_or_refused(start, sim, worker, con
     assert met.total() - met[200] <= 1
 
 
+@both("a thread that still serves is waited for (ThreadWorker.handle_quit, which joins its threads)")
+def test_ctrl_c_ends_at_once_whatever_is_in_flight(start, sim, worker):
+    sim.latency = 6
+    server = start([*PROCFILE, *worker])
+    with ThreadPoolExecutor(1) as pool:
+        press = pool.submit(server.enhance)
+        for _ in poll():
+            if sim.calls:
+                break
+
+        server.signal(signal.SIGINT)
+        began = time.monotonic()
+        server.process.wait(timeout=35)
+
+        assert time.monotonic() - began < 3
+        assert isinstance(press.exception(), requests.ConnectionError)
+
+
 def hammer(server: Server, prompt: str, connection: str) -> Counter[object]:
     """Enhance until nobody listens any more; count the statuses and what else was met."""
     met: Counter[object] = Counter()
