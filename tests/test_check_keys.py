@@ -188,6 +188,23 @@ def test_a_model_that_is_not_served_is_told_with_the_id_that_may_be_meant(sim: G
     assert result.exit_code == 1
 
 
+def test_a_check_that_meets_the_end_of_its_process_says_nothing() -> None:
+    program = """
+import threading
+from promptlord.groq.check import KeyCheck
+from promptlord.groq.transport import Transport
+check = KeyCheck(Transport("http://127.0.0.1:9", connections=1), ["gsk_one"], ["a"])
+def late():
+    threading.main_thread().join()
+    print([*check.ask_all([])])
+threading.Thread(target=late).start()
+"""
+
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
 def test_json(sim: GroqSim) -> None:
     sim.order(Trouble.named("invalid_api_key"), key="gsk_three")
     result = check(sim, "--json", models=MODELS[:1])

@@ -85,7 +85,10 @@ class KeyCheck:
         """What is found, as it comes in, after so many seconds at the most; of ``strangers`` the organization too."""
         end = time.monotonic() + within
         with ThreadPoolExecutor(AT_ONCE, "check") as threads:
-            asked = [threads.submit(self._ask, key, key in strangers, end) for key in self.keys]
+            try:
+                asked = [threads.submit(self._ask, key, key in strangers, end) for key in self.keys]
+            except RuntimeError:  # no thread starts any more: the process is ending
+                return
             for each in as_completed(asked):
                 yield each.result()
 
