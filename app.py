@@ -25,6 +25,7 @@ from promptlord.groq.check import AFTER_START, KeyCheck
 from promptlord.groq.transport import Transport
 from promptlord.pool.memory import MemoryStorage
 from promptlord.pool.redis import RedisStorage
+from promptlord.typos import CONSOLE
 from promptlord.web import enhance, status
 from promptlord.web import openai as v1
 from promptlord.web.access import guard_origins, harden, limit_clients
@@ -37,7 +38,7 @@ log = logging.getLogger("promptlord")
 
 STAMPED = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"  # as gunicorn's own lines
 SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever else goes on
-WHAT_TO_SET = "Set GROQ_API_KEYS to one or more keys from https://console.groq.com/keys, then restart."
+WHAT_TO_SET = f"Set GROQ_API_KEYS to one or more keys from {CONSOLE}, then restart."
 
 
 def create_app(config: Config | None = None, clock: Callable[[], float] | None = None) -> Flask:
@@ -59,7 +60,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     transport = Transport(config.base_url, connections=config.threads, ca_bundle=config.ca_bundle)
     groq = _upstream(config, pool, transport, traffic)
     check = KeyCheck(transport, config.keys, config.models)
-    _log_as_told(config)
+    _set_up_log(config)
     if _serves():
         _announce(config)
     watch(app, traffic, clock or time.monotonic)
@@ -112,7 +113,7 @@ def _check_once(app: Flask, check: Callable[[], object]) -> None:
         return response
 
 
-def _log_as_told(config: Config) -> None:
+def _set_up_log(config: Config) -> None:
     logging.basicConfig(format=STAMPED if config.stamps_log else "%(message)s", datefmt="%Y-%m-%d %H:%M:%S %z")
     log.setLevel(config.log_level)
 

@@ -23,7 +23,7 @@ from promptlord import typos
 from promptlord.errors import ConfigError
 
 KEY_NAMES = ("GROQ_API_KEYS", "GROQ_API_KEY")  # the second is Groq's own SDK's
-NO_FILE = "PYTHON_DOTENV_DISABLED"  # dotenv's own switch
+DOTENV_SWITCH = "PYTHON_DOTENV_DISABLED"  # its own
 
 EXTENSIONS_AND_LOCALHOST = (
     "chrome-extension://*",
@@ -54,7 +54,7 @@ def _keys(text: str) -> tuple[str, ...]:
     return _plain(tuple(dict.fromkeys(typos.keys(text))), "copy it again")
 
 
-def _both(many: str, one: str) -> str:
+def _joined_keys(many: str, one: str) -> str:
     return ",".join([many, *(key for key in typos.keys(one) if key not in typos.keys(many))])
 
 
@@ -155,7 +155,7 @@ def _ca_bundle(env: Mapping[str, str]) -> str | None:
 
 def _dotenv() -> str:
     try:
-        off = os.environ.get(NO_FILE, "").lower() in ("1", "true", "t", "yes", "y")
+        off = os.environ.get(DOTENV_SWITCH, "").lower() in ("1", "true", "t", "yes", "y")
         return "" if off else (Path(__file__).parents[1] / ".env").read_text("utf-8")
     except (FileNotFoundError, IsADirectoryError):  # some name a virtual environment so
         return ""
@@ -210,7 +210,7 @@ class Config:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
         """Read the settings from ``env``; raise ``ConfigError`` for a malformed one, without quoting its value."""
-        env = dict(env, GROQ_API_KEYS=_both(*(env.get(name, "") for name in KEY_NAMES)))
+        env = dict(env, GROQ_API_KEYS=_joined_keys(*(env.get(name, "") for name in KEY_NAMES)))
         hops = 1 if "DYNO" in env else 3 if "RENDER" in env else 0
         values: dict[str, Any] = {"trusted_hops": hops, "stamps_log": not hops, "check_keys": True}
         for setting in fields(cls):

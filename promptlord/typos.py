@@ -52,7 +52,7 @@ def _meant(name: str, settings: Collection[str]) -> str | None:
     alike = {_letters(each): each for each in settings if _letters(each)[:BEGINNING] == letters[:BEGINNING]}
     if not alike:
         return None
-    from difflib import get_close_matches  # rarely needed, and a start pays for each import
+    from difflib import get_close_matches  # rarely needed, and nothing else in gunicorn's master imports it
 
     begun = [each for each in alike if "_" in name and each.startswith(letters)]
     like = 0.8 if letters.startswith("GROQ") else LIKE  # nothing else has that beginning
@@ -69,8 +69,8 @@ def about_lines(text: str) -> Iterator[str]:
     lines: dict[str, int] = {}
     for binding in parse_stream(StringIO(text)):
         statement = binding.original.string
-        first = binding.original.line + _newlines(statement[: len(statement) - len(statement.lstrip())])
-        last = first + _newlines(statement.strip())
+        last = binding.original.line + statement.rstrip().count("\n")
+        first = last - statement.strip().count("\n")
         where = f".env, line {first}" if first == last else f".env, lines {first} to {last}"
         if binding.error and _ASSIGNMENT.match(statement):
             yield f"{where}: passed over, put all of the value into one pair of quotes, or use none"
@@ -80,7 +80,3 @@ def about_lines(text: str) -> Iterator[str]:
             yield f"{where} sets {binding.key} again: line {lines[binding.key]} is passed over"
         if binding.key:
             lines[binding.key] = first
-
-
-def _newlines(text: str) -> int:
-    return text.count("\n")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from promptlord.errors import Cause
 from promptlord.pool.quota import RPD, TPD, Lane
 from promptlord.pool.state import Hour, KeyView, Refusal, Snapshot
+from promptlord.typos import CONSOLE
 from promptlord.web.enhance import Enhancement
 
 LEAST = Enhancement.of("", ()).demand.tokens  # with room for so many a key is ready
@@ -55,7 +56,7 @@ class Story:
     back_in: float | None = None
 
 
-KEYS, BILLING = "https://console.groq.com/keys", "https://console.groq.com/settings/billing"
+KEYS, BILLING = CONSOLE, "https://console.groq.com/settings/billing"
 STATUS, LIMITS = "https://groqstatus.com", "https://console.groq.com/settings/limits"
 TRY = (
     "curl {url}enhance -H 'Content-Type: application/json' "
