@@ -9,14 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 import requests
-from conftest import BIN, ROOT, free_port
+from conftest import BIN, ROOT, free_port, poll
 
 pytestmark = pytest.mark.live
 Make = Callable[..., subprocess.Popen[str]]
@@ -210,10 +209,7 @@ def bare(tmp_path: Path) -> Path:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    assert any(condition() for _ in poll(30, every=0.005))
 
 
 def installs(make: Make, project: Path, *arguments: str) -> subprocess.Popen[str]:
