@@ -28,7 +28,7 @@ Try, in another terminal, as often as you like:
   curl localhost:{port}/v1/chat/completions -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\
     -d '{{"model": "openai/gpt-oss-20b", "messages": [{{"role": "user", "content": "hello"}}]}}'
 
-Have Groq refuse key #1 for 30 s, enhance three times, one for each key, and see who cools:
+Have Groq refuse key #1 for 30 s, enhance three times, so that its turn comes, and see who cools:
 
   curl {sim}/sim/faults -d '{{"name": "rate_limit", "key": "gsk_demo_1", "retry_after": 30}}'
 
