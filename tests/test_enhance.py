@@ -1,12 +1,11 @@
 """Prompts in, chat requests out; completions in, clean prompts out."""
 
 import json
-import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promptlord.errors import CutOff, PromptError, Unusable
@@ -17,7 +16,6 @@ from promptlord.web.enhance import (
     SYSTEM,
     Enhancement,
     checked,
-    clean,
     completion,
 )
 
@@ -222,144 +220,3 @@ def test_what_is_no_completion_is_unusable(body):
 
 def test_a_completion_is_read_and_cleaned():
     assert read('**Enhanced prompt:** "You are a poet."') == "You are a poet."
-
-
-# What models put around a prompt
-
-
-@pytest.mark.parametrize(
-    "label",
-    [
-        "Enhanced prompt:",
-        "Enhanced Prompt: ",
-        "enhanced prompt:\n\n",
-        "**Enhanced Prompt:** ",
-        "**Enhanced Prompt**: ",
-        "**Enhanced Prompt**\n\n",
-        "## Enhanced Prompt\n\n",
-        "### Improved Prompt:\n",
-        "*Rewritten prompt:*\n",
-        "The improved prompt:\n",
-        "Your refined prompt: ",
-        "Optimized prompt:\n",
-        "Here is the enhanced prompt:\n\n",
-        "Here's the enhanced prompt:\n",
-        "Here\u2019s an improved prompt: ",
-        "Here is your rewritten prompt: ",
-        "Here is an improved version of your prompt:\n",
-        "Here's a better version:\n",
-        "Sure, here's the enhanced prompt:\n",
-        "Sure! Here is the enhanced prompt:\n",
-        "Certainly! Here\u2019s a refined version of the prompt:\n\n",
-        "Of course. Here is the **enhanced prompt**:\n",
-        "<think>The user wants\n\nmore.</think>\n\nEnhanced prompt: ",
-    ],
-)
-def test_labels_are_taken_off(label):
-    assert clean(f"{label}You are a poet: write.\n\nBe brief.") == "You are a poet: write.\n\nBe brief."
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ('"', '"'),
-        ("'", "'"),
-        ("“", "”"),
-        ("‘", "’"),
-        ("«", "»"),
-        ("« ", " »"),
-        ("„", "“"),
-        ("「", "」"),
-        ("```\n", "\n```"),
-        ("```text\n", "\n```"),
-        ("```markdown\n", "```"),
-        ("```\n\n", "\n\n```\n"),
-        ('```\n"', '"\n```'),
-        ('Enhanced prompt:\n"', '"'),
-        ('"Enhanced prompt: ', '"'),
-        ("Here is the enhanced prompt:\n\n```\n", "\n```"),
-        ("```\nEnhanced prompt:\n", "\n```"),
-    ],
-)
-def test_quotes_and_fences_around_the_whole_are_taken_off(before, after):
-    assert clean(f"\n{before}You are a poet: write.\n\nBe brief.{after} ") == "You are a poet: write.\n\nBe brief."
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        "You are a poet.",
-        "Role: You are a poet.\nTask: Write.",
-        "**Role:** You are a poet.\n\n**Task:** Write.",
-        "# Role\nYou are a poet.",
-        'Explain "now or never".',
-        '"Now or never": explain this proverb.',
-        '"Now" and "never"',
-        "'Now' or 'never'",
-        "“Now” or “never”",
-        "\"Don't stop",
-        "Review this:\n```python\nprint(1)\n```\nand this:\n```\n2\n```",
-        "```python\nprint(1)\n```\nExplain the code above.",
-        "```\na\n```\nor\n```\nb\n```",
-        "Better prompt engineering: write a guide to it.",
-        "Enhanced prompts: compare three of them.",
-        "Improved prompt design for teachers: outline a course.",
-        "Prompt: a sunset over the sea, oil on canvas.",
-        "Here is my essay: roses are red. Correct it.",
-        "Here is a list of numbers: 1, 2, 3. Sort it.",
-        "Here's the prompt I wrote: improve it.",
-        "Here is a better way: explain it.",
-        "Sure, here is my question: why?",
-        "Explain what <think>…</think> means.",
-        "文章を改善してください：上のテキスト",
-    ],
-)
-def test_a_good_prompt_is_left_alone(prompt):
-    assert clean(f"{prompt}\n") == prompt
-
-
-# What models repeat when they lose the thread. Nothing else runs meanwhile, so it is to be cleaned in no time.
-
-UNITS = [
-    *"*_#` \n\"'“”«:a字\u3000\r\x1c",
-    *("``", "```\n", "```\n```\n", "*\n", "_ ", "**\n\n", "'\"", "“”", '"“', "<", "<think>", "</think>"),
-    *("<think></think>", "Enhanced prompt: ", "Enhanced prompt\n", "**Enhanced Prompt:** ", "Better version of your "),
-    *("here is ", "the ", "Sure, ", 'Enhanced prompt:<think></think>"', "*" * 50 + "Enhanced prompt:"),
-]
-BEFORE = ["", "Enhanced prompt", "**Enhanced prompt:", "Here is the ", "Better version of your", "\"'“", "```\n"]
-AFTER = ["", '"', "”'\"", "\n```", "a"]
-
-
-def seconds_to_clean(text: str) -> float:
-    """Of processor time, which other programs do not take from."""
-    began = time.thread_time()
-    clean(text)
-    return time.thread_time() - began
-
-
-@pytest.mark.parametrize("unit", UNITS, ids=ascii)
-def test_whatever_a_model_repeats_is_cleaned_in_no_time(unit):
-    texts = [before + (unit * (200_000 // len(unit))) + after for before in BEFORE for after in AFTER]
-
-    assert max(map(seconds_to_clean, texts)) < 0.25
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.sampled_from([*UNITS, *BEFORE[1:], *AFTER[1:]]), min_size=1, max_size=6), st.integers(1, 2000))
-def test_whatever_repeats_in_whatever_repeats_is_cleaned_in_no_time(parts, times):
-    text = "".join((part * times)[:5000] for part in parts)
-
-    assert seconds_to_clean((text * (1 + 200_000 // len(text)))[:200_000]) < 0.25
-
-
-def test_labels_are_taken_off_while_there_are_few():
-    assert clean("Enhanced prompt: " * 3 + "You are a poet.") == "You are a poet."
-    assert clean("Enhanced prompt: " * 99 + "You are a poet.").endswith("prompt: You are a poet.")
-
-
-@given(st.text("\"'`\n:*# <>/think“”Enhancdpromt "))
-def test_cleaning_only_takes_off_what_is_around_and_does_it_once(text):
-    cleaned = clean(text)
-
-    assert cleaned in text
-    assert clean(cleaned) == cleaned
