@@ -1,0 +1,255 @@
+"""What an answer has lost of its draft: found where it has, and hardly ever where it has not."""
+
+import time
+from textwrap import indent
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptlord.rewrite.kept import MANY, SHOWN, Kind, Loss, losses, plain
+
+BLOCK = "def total(rows):\n    s = 0\n    for r in rows:\n        s =+ r['price']\n    return s"
+FENCED = f"why?\n```python\n{BLOCK}\n```"
+
+
+def lost(draft: str, answer: str) -> list[Kind]:
+    return [loss.kind for loss in losses(draft, answer)]
+
+
+# What is lost
+
+
+@pytest.mark.parametrize(
+    ("draft", "answer", "kinds"),
+    [
+        (FENCED, "Explain why my function returns a wrong total.", [Kind.BLOCK]),
+        (FENCED, FENCED.replace("=+", "+="), [Kind.BLOCK]),
+        (FENCED, FENCED.replace("        s", "    s"), [Kind.BLOCK]),
+        (FENCED, FENCED.replace("    return s\n", ""), [Kind.BLOCK]),
+        ("a\n```\n1\n```\nb\n~~~\n2\n~~~", "```\n1\n```", [Kind.BLOCK]),
+        ("fix\n```bash\ncp $1 /backup", "fix the script that copies", [Kind.BLOCK]),
+        ("what does `git rebase -i` do", "What does an interactive rebase do?", [Kind.CODE]),
+        ("what does `git rebase -i` do", "What does `git rebase` do?", [Kind.CODE]),
+        ("Excelの`SUMIF`と`SUMIFS`の違い", "Excelの`SUMIF`の違いを教えてください", [Kind.CODE]),
+        ("see https://example.com/a?b=1#c.", "See the page.", [Kind.LINK]),
+        ("see https://example.com/a", "See https://example.com.", [Kind.LINK]),
+        ("see https://example.com", "See https://example.com/a.", [Kind.LINK]),
+        ("看https://example.cn/doc/7。谢谢", "请看文档。谢谢您的帮助", [Kind.LINK]),
+        ("www.example.com is slow", "The site is slow.", [Kind.LINK]),
+        ("mail bob@example.com", "Mail Bob.", [Kind.ADDRESS]),
+        ("发到help@example.cn说明", "发邮件说明", [Kind.ADDRESS]),
+        ("hi {{name}}", "Hi Anna", [Kind.PLACEHOLDER]),
+        ("hi {{name}}", "Hi {name}", [Kind.PLACEHOLDER]),
+        ("about [TOPIC]", "About topic", [Kind.PLACEHOLDER]),
+        ("提到[爱好]", "提到爱好", [Kind.PLACEHOLDER]),
+        ("review <file>", "Review the file", [Kind.PLACEHOLDER]),
+        ("translate $1 into $2", "Translate $1", [Kind.PLACEHOLDER]),
+        ("is ${HOME}/bin in $PATH", "Is my bin in $PATH?", [Kind.PLACEHOLDER]),
+        ("summarise {article}", "Summarise the article", [Kind.PLACEHOLDER]),
+        ("rent 950", "My rent", [Kind.NUMBER]),
+        ("rent 950", "Rent: 9500", [Kind.NUMBER]),
+        ("5 ideas", "Ideas", [Kind.NUMBER]),
+        ("in 3.5 hours", "in 35 hours or so", []),  # which is what 3,5 without its comma looks like
+        ("on 2027-03-14", "On March 14", [Kind.NUMBER]),
+        ("заплати 80 евро", "Заплати Тому евро", [Kind.NUMBER]),
+        ("напиши план тренировок", "Write a training plan.", [Kind.SCRIPT]),
+        ("объясни React hooks, useEffect и useState, с примером", "Explain React hooks.", [Kind.SCRIPT]),
+        ("γράψε ένα email", "Write an email.", [Kind.SCRIPT]),
+        ("اكتب وصفا", "Write a description.", [Kind.SCRIPT]),
+        ("מתכון לעוגה", "A recipe for a cake.", [Kind.SCRIPT]),
+        ("एक कहानी लिखो", "Write a story.", [Kind.SCRIPT]),
+        ("แนะนำเมนู", "Recommend dishes.", [Kind.SCRIPT]),
+        ("你好", "Greet me.", [Kind.SCRIPT]),
+        ("歴史をまとめて", "Summarise the history.", [Kind.SCRIPT]),
+        ("면접 팁", "Interview tips.", [Kind.SCRIPT]),
+    ],
+)
+def test_what_an_answer_lacks_is_found(draft, answer, kinds):
+    assert lost(draft, answer) == kinds
+
+
+# What only looks different
+
+
+@pytest.mark.parametrize(
+    ("draft", "answer"),
+    [
+        (FENCED, f"Explain:\n\n1. The code:\n\n{indent(f'```py{chr(10)}{BLOCK}{chr(10)}```', '   ')}\n\n2. Be brief."),
+        (FENCED, f"Explain this:\n\n~~~\n{BLOCK}  \n~~~"),
+        (FENCED, f"Explain this function.\n\n{BLOCK}\n\nBe brief."),
+        (FENCED.replace("\n", "\r\n"), FENCED),
+        ("fix\n```bash\ncp $1 /backup", "Fix:\n```bash\ncp $1 /backup\n```\nBe careful."),
+        ("```\n```", "Ask what code is meant."),
+        ("what does `git  rebase` do", "What does **git rebase** do?"),
+        ("print(“hi”) in `print(“hi”)`", 'Explain `print("hi")`.'),
+        ("it`s hard, isn`t it", "It's hard, isn't it?"),
+        ("a ` b ` c `d", "A, b, c, d"),
+        ("see https://example.com/.", "See [the page](https://example.com)."),
+        ("see (https://example.org/wiki/A_(b)), ok?", "See https://example.org/wiki/A_(b), please."),
+        ("see http://example.com/a", "See https://example.com/a"),
+        ("see https://example.com/a?b=1&amp;c=2", "See <https://example.com/a?b=1&c=2>."),
+        ("请看https://example.cn/doc/7。", "请阅读 https://example.cn/doc/7 并总结。"),
+        ("www.example.com", "Look at https://www.example.com/."),
+        ("mail Bob@Example.com.", "Write to bob@example.com, please."),
+        ("hi {{ name }}", "Dear {{name}},"),
+        ("about [TOPIC]", "About **[TOPIC]**: three ideas"),
+        ("about [TOPIC]", "[TOPIC](s) matter"),
+        ("make it <b>bold</b><br>and <i>nice", "Make it bold and nice."),
+        ("a List<String> and a[i]", "A list of strings and an array."),
+        ("- [x] milk\n[a link](other)", "Milk, a link."),
+        ("it costs $5.50 or $10", "Price: 5.50 or 10 dollars"),
+        ("write 1 paragraph", "Write a single paragraph."),
+        ("5 ideas, 2 pages", "Five ideas on two pages."),
+        ("5 ideas", "Gib fünf Ideen."),
+        ("3 मिनट", "तीन मिनट"),
+        ("3个想法", "给出三个想法"),
+        ("for the 2nd time", "For the second time"),
+        ("1,000 or 2.000 or 3'000", "1000, 2,000 and 3.000"),
+        ("10k people, 1.5k dogs", "10,000 people and 1500 dogs"),
+        ("80 евро", "80\u00a0евро"),
+        ("٥٠ كلمة", "50 كلمة"),
+        ("５０文字", "50文字で"),
+        ("1. milk\n2) eggs\n 3. bread\n- 4: tea", "- Milk\n- Eggs\n- Bread\n- Tea"),
+        ("do 1) this 2) that 3) more", "Do this, that and more."),
+        ("on 2027-03-14 and 24.12.2026", "On March 14, 2027 and on December 24, 2026"),
+        (
+            "call +49 170 5550123 at 08:30",
+            "Call +49 (170) 5550123 at 8:30 am.",
+        ),
+        ("A4, H2O, gpt-4", "Use A4, H2O and GPT\u20114."),
+        ("translate доброе утро to english", "Translate «доброе утро» into polite English. Return one line only."),
+        ("你好", "Greet me with 你好 and ask what I need."),
+        ("напиши о Python", "Напиши подробную статью о Python, Django, Flask, FastAPI, pytest, mypy, ruff."),
+        ("Übersetze: garçon", "Translate: garçon"),
+        ("🎂🎉 !!", "Write a birthday text."),
+        ("&nbsp;hello&nbsp;", "Say hello."),
+    ],
+)
+def test_what_only_looks_different_is_not_lost(draft, answer):
+    assert losses(draft, answer) == []
+
+
+@pytest.mark.parametrize(
+    "draft", [FENCED, "hi {{name}}, pay 80 to bob@example.com at https://example.com/a/ `now`", "你好"]
+)
+def test_nothing_is_lost_of_a_draft_that_is_still_there(draft):
+    assert losses(draft, f"You are an expert.\n\n{draft}\n\nBe brief.") == []
+
+
+def test_a_part_is_told_as_it_stands_in_the_draft_and_a_long_one_by_its_beginning():
+    assert losses("hi {{ name }}", "hi") == [Loss(Kind.PLACEHOLDER, "{{ name }}")]
+
+    (loss,) = losses(f"```\n{'x' * 300}\n```", "hi")
+    assert loss.text == "x" * 300
+    assert loss.shown == "x" * SHOWN + " …"
+
+
+def test_each_part_is_told_once_and_not_more_than_anyone_reads():
+    assert len(losses("pay 80, 80 or 80", "pay")) == 1
+    assert len(losses(" ".join(map(str, range(100, 300))), "none")) == MANY
+
+
+# Whatever is in them: it neither raises nor takes long. Nothing else runs meanwhile.
+
+UNITS = [
+    *(
+        "`",
+        "``",
+        "```\n",
+        "~~~\n",
+        "` ",
+        "`a` ",
+        "````a`\n",
+        "a@",
+        "a@b.",
+        "a.b@c",
+        "@",
+        "http://",
+        "a://",
+        "www.",
+        "a-b+",
+    ),
+    *(
+        "https://a.b/((",
+        "))",
+        "{{",
+        "{{a}} ",
+        "{a",
+        "}",
+        "[",
+        "[A] ",
+        "[A",
+        "]",
+        "<",
+        "<a> ",
+        "<a",
+        "$1",
+        "$A",
+        "$",
+        "1",
+        "1,",
+    ),
+    *(
+        "1.1-",
+        "2027-01-",
+        "1)",
+        " 1) ",
+        "- 1.",
+        "十",
+        "五 ",
+        "дв",
+        "я",
+        "字",
+        "1k",
+        "k",
+        "\n",
+        " \n",
+        "\t",
+        "  x\n",
+        "'",
+        "&nbsp;",
+    ),
+    *("two ", "é", "\u0660", "\u2011", "\U0001f600", "</a>", "<b>", "```", "\0", "\x1c", "۱"),
+]
+
+
+def seconds(draft: str, answer: str) -> float:
+    """Of processor time, which other programs do not take from."""
+    began = time.thread_time()
+    losses(draft, answer)
+    return time.thread_time() - began
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=ascii)
+def test_whatever_repeats_is_compared_in_no_time(unit):
+    draft, answer = (unit * (length // len(unit) + 1) for length in (5000, 30_000))
+
+    assert seconds(draft[:5000], answer[:30_000]) < 0.15
+    assert seconds(f"a{draft}"[:5000], f"b {answer}"[:100_000]) < 0.25
+
+
+@settings(max_examples=60, deadline=None)
+@given(*(st.lists(st.sampled_from(UNITS), min_size=1, max_size=8) for _ in range(2)), st.integers(1, 1000))
+def test_whatever_repeats_in_whatever_repeats_is_compared_in_no_time(ours, theirs, times):
+    draft, answer = ("".join((unit * times)[:3000] for unit in units) for units in (ours, theirs))
+
+    assert seconds((draft * 5000)[:5000], (answer * 30_000)[:30_000]) < 0.15
+
+
+@settings(deadline=None)
+@given(st.text(), st.text())
+def test_no_texts_make_it_raise(draft, answer):
+    assert len(losses(draft, answer)) <= MANY
+    assert losses(draft, "") == losses(draft, "\n")
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*UNITS, "a", " ", "b "])).map("".join))
+def test_whatever_a_draft_has_is_found_where_the_answer_has_all_of_it(draft):
+    assert losses(draft, draft) == []
+
+
+@given(st.text())
+def test_texts_that_look_the_same_are_the_same(text):
+    assert plain(plain(text)) == plain(text)
