@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import requests
+from completions import draft_of
 from conftest import Server, poll
 from groqsim import MODELS, GroqSim, Limits, Received, Trouble
 
@@ -62,7 +63,7 @@ def pressed(servers: Sequence[Server], clients: int = 5, pause: float = 0.15) ->
 
 
 def prompt_of(call: Received) -> str:
-    return str(call.json["messages"][-1]["content"])
+    return draft_of(call.json["messages"][-1])
 
 
 def keys_of(sim: GroqSim, prompts: str = "") -> list[str]:

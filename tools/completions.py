@@ -35,9 +35,16 @@ def text_of(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
+def draft_of(message: dict[str, Any]) -> str:
+    """What stands between marks in a message, or all of it where there are none."""
+    text = text_of(message).strip()
+    marked = re.match(r"<(\w+)>\n(.*)\n</\1>\n", text, re.DOTALL)
+    return marked[2] if marked else text
+
+
 def enhanced(request: dict[str, Any]) -> str:
     """Answer the last user message of a chat request as a prompt enhancer would; the same text for the same message."""
-    said = [text_of(message).strip() for message in request["messages"] if message.get("role") == "user"]
+    said = [draft_of(message) for message in request["messages"] if message.get("role") == "user"]
     return (
         "You are a seasoned expert in the subject of this request.\n\n"
         f"Task: {said[-1] if said else 'Help with what follows.'}\n\n"

@@ -65,6 +65,7 @@ DIMENSIONS = {  # name: (what Groq calls it, its type, its period in seconds)
     "TPM": ("tokens per minute", "tokens", 60),
     "TPD": ("tokens per day", "tokens", 86400),
 }
+EFFORTS = {"openai/gpt-oss": ("low", "medium", "high"), "qwen/": ("none", "default")}  # by how a model's name begins
 SHOWN = {"requests": "RPD", "tokens": "TPM"}  # RPM and TPD have no header
 UPGRADE = "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
 
@@ -789,6 +790,8 @@ class GroqSim:
             return error(400, problem)
         if call.model not in self.models:
             return named_error("model_not_found", call)
+        if problem := unwilling(call.json):
+            return error(400, problem)
         if call.reserve > MOST_COMPLETION and call.tokens <= (self._limits(call).tpm or math.inf):
             return error(400, BEYOND)
         with self._lock:
@@ -886,6 +889,16 @@ def parsed(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def unwilling(request: dict[str, Any]) -> str:
+    """What a model says of an effort that it does not know; empty if there is nothing to say."""
+    efforts = next((known for family, known in EFFORTS.items() if request["model"].startswith(family)), ())
+    if (effort := request.get("reasoning_effort")) is None or effort in efforts:
+        return ""
+    if not efforts:
+        return "`reasoning_effort` is not supported with this model"
+    return f"`reasoning_effort` must be one of {', '.join(f'`{known}`' for known in efforts[:-1])} or `{efforts[-1]}`"
 
 
 def described(model: str) -> dict[str, Any]:

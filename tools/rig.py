@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.request import urlopen
 
+from completions import draft_of
 from groqsim import Account, GroqSim, Received, Trouble
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +74,7 @@ def _simulate(pipe: Connection, settings: Mapping[str, Any], faults: Mapping[str
 
 
 def _seen(call: Received) -> Seen:
-    return Seen(call.at, call.key, call.model, call.json["messages"][-1]["content"], call.tokens, call.status)
+    return Seen(call.at, call.key, call.model, draft_of(call.json["messages"][-1]), call.tokens, call.status)
 
 
 @contextmanager

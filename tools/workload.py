@@ -4,9 +4,11 @@ import random
 import statistics
 from collections.abc import Mapping, Sequence
 
+from completions import draft_of
 from groqsim import MODELS, TEMPLATE_TOKENS, count_tokens
 
-from promptlord.web.enhance import SYSTEM, Enhancement
+from promptlord.rewrite.wording import SYSTEM, framed
+from promptlord.web.enhance import Enhancement
 
 SKETCH = "The meeting was long, the minutes are longer, and nobody remembers what was decided about the budget. "
 PROMPTS = (
@@ -32,17 +34,19 @@ def answer_tokens(prompt: str, longer: float = 1.0) -> int:
     """Tokens of a plausible answer, thoughts included: some sentences more than the prompt, now shorter, now longer."""
     dice = random.Random(prompt)
     said = (120 + 0.8 * count_tokens(prompt)) * dice.lognormvariate(0, 0.35)
-    return round(longer * said + 45 * dice.lognormvariate(0, 0.5))
+    return max(round(longer * said + 45 * dice.lognormvariate(0, 0.5)), count_tokens(prompt) + 1)
 
 
 def reply(request: Mapping[str, list[dict[str, str]]]) -> str:
-    return "and " * answer_tokens(request["messages"][-1]["content"])
+    """An answer that keeps all of the draft."""
+    draft = draft_of(request["messages"][-1])
+    return f"{draft}\n" + "and " * (answer_tokens(draft) - count_tokens(draft))
 
 
 def cost(prompt: str, longer: float = 1.0) -> tuple[int, int]:
     """Calls and tokens that Groq counts for one enhancement: two calls where the first answer is cut off."""
     call = Enhancement.of(prompt, MODELS)
-    said = TEMPLATE_TOKENS + count_tokens(SYSTEM) + count_tokens(prompt)
+    said = TEMPLATE_TOKENS + count_tokens(SYSTEM) + count_tokens(framed(prompt))
     if answer_tokens(prompt, longer) <= call.reserve or not (second := call.roomier()):
         return 1, said + call.reserve
     return 2, said + call.reserve + said + second.reserve
