@@ -202,7 +202,7 @@ def _upstream_error(error: UpstreamError) -> Response:
         case errors.Exhausted():
             return _error(503, str(error), retry_after=error.ready_in)
         case errors.TooLarge():
-            return _error(413, str(error), "Shorten the prompt")
+            return _error(413, str(error))
         case errors.DeadlineExceeded():
             return _error(504, str(error))
         case errors.ClientDisconnected():

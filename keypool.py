@@ -1,5 +1,6 @@
 """The pool of keys: leave to make one call, whose turn it is, and the account of what became of it."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -116,6 +117,10 @@ class KeyPool:
         """Remember a request that was not served, and why; those that are served settle their reservation."""
         self._decide(lambda books: ledger.unserved(books, cause, reason, press=press), wait=False)
 
+    def most(self, models: Sequence[str]) -> float:
+        """Tokens that a request for one of these models can take at once; infinite while Groq has not told."""
+        return self._look(lambda books: _most(books, models))
+
     def begin_check(self, apart: float) -> bool:
         """Whether Groq may be asked about the keys now: not if it was in the last ``apart`` seconds."""
 
@@ -192,6 +197,13 @@ def _health(books: Books, models: Sequence[str]) -> dict[str, Any]:
             if record.fails or key in cooling
         ],
     }
+
+
+def _most(books: Books, models: Sequence[str]) -> float:
+    owners = {record.owner for record in map(books.see, books.rules.keys) if not record.refused}
+    lanes = (books.state.lanes.get((owner, model)) for owner in owners for model in models)
+    buckets = [lane.buckets.get(TPM) if lane else None for lane in lanes]
+    return max((bucket.limit if bucket and not bucket.presumed else math.inf for bucket in buckets), default=math.inf)
 
 
 def _strangers(books: Books, model: str, tokens: int) -> list[Key]:

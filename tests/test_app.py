@@ -1,6 +1,7 @@
 """What clients may send and what they get back: the endpoints' contract, origins, limits."""
 
 import json
+import re
 import socket
 import time
 from io import BytesIO
@@ -111,7 +112,7 @@ def test_strange_characters_do_no_harm(serve, prompt):
         (Trouble.named("invalid_api_key"), 503, TOLD[Fault.KEY].words, 3),
         (Trouble.named("organization_restricted"), 503, TOLD[Fault.KEY].words, 3),
         (Trouble.named("model_permission_blocked_org"), 503, TOLD[Fault.KEY_FOR_MODEL].words, 3),
-        (Trouble.named("request_too_large"), 413, TOLD[Fault.SIZE].words, 2),
+        (Trouble.named("request_too_large"), 413, "The prompt is too long for the model: shorten it", 2),
         (Trouble.named("json_validate_failed"), 502, TOLD[Fault.REQUEST].words, 1),
         (Trouble.named("semantic_error"), 502, TOLD[Fault.REQUEST].words, 1),
         (Trouble.named("model_not_found"), 502, TOLD[Fault.MODEL].words, 3),
@@ -130,6 +131,34 @@ def test_each_trouble_with_groq_has_its_answer(serve, sim, fault, status, messag
 
     assert error(enhance(serve(**ONE_MODEL))) == (status, message)
     assert len(sim.calls) == calls
+
+
+def test_a_prompt_that_no_minute_holds_is_refused_with_the_length_that_fits(serve, sim):
+    client, prompt = serve(**ONE_MODEL, keys=("gsk_one",)), "会議の記録をまとめて" * 500
+    status, message = error(enhance(client, prompt))
+
+    assert status == 413
+    told = re.search(r"shorten it to about (\d,\d00) characters\Z", message)
+    assert told
+    assert len(sim.calls) == 1
+
+    assert error(enhance(client, prompt))[0] == 413
+    assert len(sim.calls) == 1  # for now it is known
+
+    characters = int(told[1].replace(",", ""))
+    assert 3500 < characters < 5000
+    assert enhance(client, prompt[:characters]).status_code == 200
+    assert [call.status for call in sim.calls] == [413, 200]
+
+
+def test_a_paid_plan_holds_the_longest_prompt(serve):
+    with GroqSim({"gsk_one": "org"}, Limits(1000, 250_000, 500_000, None)) as paid:
+        client = serve(base_url=paid.url, keys=("gsk_one",))
+        paid.order(Trouble.length("会議"))
+
+        assert enhance(client, "会" * 5000).status_code == 200
+        assert enhance(client, "会" * 5000).status_code == 200
+        assert [call.status for call in paid.calls] == [200, 200, 200]
 
 
 def test_groq_out_of_reach_is_a_502(serve, sim):

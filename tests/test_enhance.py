@@ -1,6 +1,7 @@
 """Prompts in, chat requests out; completions in, clean prompts out."""
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,9 @@ from groqsim import unwilling
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptlord.errors import CutOff, PromptError, Unusable
+from promptlord.errors import CutOff, PromptError, TooLarge, Unusable
 from promptlord.rewrite.wording import SYSTEM, WANTED
-from promptlord.tokens import estimate
-from promptlord.web.enhance import MORE_ROOM, MOST_RESERVE, Enhancement, checked, completion
+from promptlord.web.enhance import LONGEST, MORE_ROOM, Enhancement, checked, completion
 
 GPT_OSS = "openai/gpt-oss-20b"
 
@@ -73,13 +73,13 @@ def test_half_a_character_is_replaced(prompt, valid):
 
 
 @given(st.text(st.characters(exclude_categories=()), min_size=1))
-def test_what_passes_can_be_sent_within_the_reserve(prompt):
+def test_what_passes_can_be_sent(prompt):
     try:
         sent = request(checked(prompt))
     except PromptError:
         return
 
-    assert 300 < sent["max_completion_tokens"] <= MOST_RESERVE
+    assert sent["max_completion_tokens"] > 300
 
 
 # The chat request
@@ -120,10 +120,10 @@ def test_the_request_names_the_model_it_is_for():
     assert [json.loads(enhancement.body(model))["model"] for model in enhancement.models] == ["one", "two"]
 
 
-def test_the_reserve_grows_with_the_prompt_and_stays_within_a_minutes_tokens():
-    short, long, longest = (request(prompt)["max_completion_tokens"] for prompt in ("hi", "a" * 5000, "字" * 5000))
+def test_the_reserve_grows_with_the_prompt_and_its_script():
+    latin, cyrillic, chinese = (request(char * 1000)["max_completion_tokens"] for char in "aж字")
 
-    assert 300 <= short < 400 < 1250 < long < 2500 < longest <= MOST_RESERVE
+    assert 300 < request("hi")["max_completion_tokens"] < 310 < latin < cyrillic < chinese <= 1300
 
 
 def test_more_room_is_given_once_and_changes_nothing_else():
@@ -135,21 +135,97 @@ def test_more_room_is_given_once_and_changes_nothing_else():
     assert roomier.roomier() is None
 
 
-@pytest.mark.parametrize(("excess", "reserve"), [(1000, 1300), (2000, 300), (2001, None), (9000, None), (0, 1150)])
-def test_a_reserve_shrinks_once_by_what_was_too_much_while_enough_is_left(excess, reserve):
-    call = Enhancement("hello", [GPT_OSS], 2300)
-    smaller = call.smaller(excess)
+@given(st.text(min_size=2, max_size=5000), st.sampled_from(["", "字" * 1500, "ж" * 3000, "a" * 4000]))
+def test_more_room_is_never_more_than_a_minute_has(prompt, more):
+    call = Enhancement.of((prompt + more)[:LONGEST], [GPT_OSS])
+    try:
+        roomier = call.within(8000).roomier()
+    except TooLarge:
+        assert call.is_long
+    else:
+        assert roomier
+        assert call.reserve < roomier.reserve <= 8000 - (call.demand.tokens - call.reserve)
 
-    assert smaller == (reserve and replace(call, reserve=reserve, resized=True))
-    assert not smaller or smaller.smaller(1) is None
+
+# Prompts too long for a minute's tokens
+
+WHOLE = Enhancement.of("字" * 5000, [GPT_OSS]).demand.tokens
+
+
+def told(error: pytest.ExceptionInfo[TooLarge]) -> int:
+    """To how many characters it is to be shortened."""
+    return int(str(error.value).removesuffix(" characters").rpartition(" ")[2].replace(",", ""))
+
+
+def test_it_matters_only_for_the_longest_how_much_they_may_take():
+    assert not Enhancement.of("a" * LONGEST, [GPT_OSS]).is_long
+    assert not Enhancement.of("字" * 1500, [GPT_OSS]).is_long
+    assert Enhancement.of("字" * 2000, [GPT_OSS]).is_long
+
+
+@pytest.mark.parametrize("most", [WHOLE, 250_000, math.inf])
+def test_a_prompt_that_fits_stays_as_it_is(most):
+    call = Enhancement.of("字" * 5000, [GPT_OSS])
+
+    assert call.within(most) == replace(call, most=most)
+
+
+def test_one_that_hardly_fits_is_given_less_room():
+    call = Enhancement.of("字" * 4000, [GPT_OSS])
+
+    assert call.within(8000).demand.tokens == 8000
+    assert call.within(8000).reserve > 0.75 * call.reserve
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"),
-    [("", 0), ("The quick brown fox jumps over the lazy dog.", 10), ("敏捷的棕色狐狸", 7), ("\U0001f600" * 10, 20)],
+    ("text", "most"),
+    [("字", 8000), ("字", 4000), ("ж", 4000), ("a ", 2000), ("字 and so on ", 3000), ("\U0001f600", 8000), ("ก", 5000)],
 )
-def test_tokens_are_rather_over_than_underestimated(text, tokens):
-    assert tokens <= estimate(text) <= 2 * tokens + 1
+def test_one_that_can_not_fit_says_how_far_to_shorten_it_and_then_fits(text, most):
+    prompt = (text * LONGEST)[:LONGEST]
+    call = Enhancement.of(prompt, [GPT_OSS])
+
+    with pytest.raises(TooLarge, match=r"shorten it to about [\d,]+ characters\Z") as error:
+        call.within(most)
+
+    characters = told(error)
+    assert 100 < characters < LONGEST
+    shortened = Enhancement.of(prompt[:characters], [GPT_OSS])
+    assert shortened.within(most).reserve == shortened.reserve
+    assert 0.9 * most < shortened.demand.tokens <= most
+
+
+@pytest.mark.parametrize("excess", [1, 400])
+def test_a_reserve_shrinks_once_by_what_was_too_much_while_enough_is_left(excess):
+    call = Enhancement.of("a" * 5000, [GPT_OSS])
+    smaller = call.smaller(excess, 3000)
+
+    assert smaller == replace(call, reserve=call.reserve - excess, most=3000, resized=True)
+    with pytest.raises(TooLarge):
+        smaller.smaller(1, 3000)
+
+
+@pytest.mark.parametrize(("tokens", "characters"), [(4400, 3900), (5000, 3700)])
+def test_what_groq_has_counted_says_better_how_far_to_shorten_it(tokens, characters):
+    call = Enhancement.of("字" * 5000, [GPT_OSS])
+
+    with pytest.raises(TooLarge) as error:
+        call.smaller(call.demand.tokens - 5000 + tokens - 8000, 8000)
+    assert told(error) == characters
+
+
+@pytest.mark.parametrize(("excess", "most"), [(0, 0), (9000, 0), (9000, 300)])
+def test_where_it_is_unknown_no_number_is_told(excess, most):
+    with pytest.raises(TooLarge, match=r"shorten it\Z"):
+        Enhancement.of("hello", [GPT_OSS]).smaller(excess, most)
+
+
+def test_one_cut_off_that_a_minute_holds_no_more_of_is_to_be_shortened():
+    call = Enhancement.of("字" * 3500, [GPT_OSS]).within(8000)
+
+    with pytest.raises(TooLarge) as error:
+        call.roomier()
+    assert told(error) == 2600
 
 
 # Completions

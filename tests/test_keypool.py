@@ -1,5 +1,6 @@
 """Turns and cooldowns: whose turn it is, who is passed over, when a key comes back."""
 
+import math
 import random
 import threading
 import time
@@ -10,7 +11,8 @@ from conftest import Clock, Pools, failed, limited, served, take
 
 from keypool import KeyPool
 from promptlord.errors import NoKeyReady
-from promptlord.pool.state import NO_TRACE, Demand, Key, Outcome, Scope
+from promptlord.pool.quota import TPM, Allowance
+from promptlord.pool.state import NO_TRACE, Demand, Key, Outcome, Refusal, Scope
 
 MODEL = ["m"]
 NOT_FOUND = Outcome(cools=Scope.LANE, reason="Model not found", lacks=True)
@@ -343,3 +345,23 @@ def test_thirty_two_threads_never_take_the_same_turn_nor_a_cooling_key() -> None
 
     assert turnstile.overlaps == 0
     assert Counter(taken) == dict.fromkeys(range(2, 9), 320)
+
+
+def test_how_much_a_request_may_take_is_known_once_groq_has_told_it_for_all_keys_that_work(clock: Clock) -> None:
+    pool = KeyPool(["gsk_1", "gsk_2", "gsk_3"], clock=clock)
+    small, large = {TPM: Allowance(8000, 1.0)}, {TPM: Allowance(250_000, 1.0)}
+
+    pool.settle(take(pool), served(small))
+    assert pool.most(["m"]) == math.inf
+
+    pool.settle(take(pool), served(large))
+    pool.settle(take(pool), failed(refusal=Refusal.REVOKED))
+    assert pool.most(["m"]) == 250_000
+    assert pool.most(["m", "another"]) == math.inf
+
+
+def test_how_much_a_request_may_take_is_unknown_while_no_key_works(clock: Clock) -> None:
+    pool = KeyPool(["gsk_1"], clock=clock)
+    pool.settle(take(pool), failed(refusal=Refusal.REVOKED))
+
+    assert pool.most(["m"]) == math.inf

@@ -67,7 +67,7 @@ def test_what_is_refused_here_leaves_one_line(
     [
         (Trouble.rate_limit(33.2, "TPM"), "503 .*: Rate limit exceeded on tokens per minute: ready in 34 s"),
         (Trouble.named("invalid_api_key"), "503 .*: Invalid API key: create a new one in the Groq console"),
-        (Trouble.named("request_too_large"), "413 .*: Request too large for the model's tokens per minute"),
+        (Trouble.named("request_too_large"), "413 .*: The prompt is too long for the model: shorten it"),
         (Trouble.named("access_denied"), "502 .*: Groq refuses this server's network address or user agent.*"),
         (Trouble.named("over_capacity"), "502 .*: Groq answered 503"),
         (Trouble.reset(), "502 .*: Groq is unreachable"),

@@ -113,10 +113,16 @@ class Call(Protocol[T_co]):
         """Tokens that Groq has counted for what was read, as it says; 0 if it does not."""
 
     def roomier(self) -> "Call[T_co] | None":
-        """The same with more room for the answer; ``None`` if it has had more or less already."""
+        """The same with more room for the answer; ``None`` if it has had more or less already.
 
-    def smaller(self, excess: int) -> "Call[T_co] | None":
-        """The same, smaller by ``excess`` tokens (0: unknown); ``None`` if that can't be."""
+        May raise ``TooLarge``, to say what can be done.
+        """
+
+    def smaller(self, excess: int, most: int) -> "Call[T_co] | None":
+        """The same, smaller by ``excess`` tokens, so that it takes ``most`` (0: unknown); ``None`` if that can't be.
+
+        May raise ``TooLarge``, to say what can be done.
+        """
 
 
 class _Failed(Exception, Generic[T]):
@@ -357,7 +363,7 @@ class Upstream:
             case Fault.REQUEST | Fault.NETWORK:
                 raise _Failed(verdict, None)
             case Fault.SIZE:
-                raise _Failed(verdict, run.call.smaller(verdict.excess))
+                raise _Failed(verdict, run.call.smaller(verdict.excess, verdict.most))
             case Fault.GROQ:
                 run.suspects.append(reservation)
         if verdict.fault is not Fault.LIMIT:  # which says itself when it may be asked again

@@ -51,7 +51,8 @@ class Verdict:
     level: Mapping[str, Allowance] = field(default_factory=dict)  # of that limit, as its refusal tells it
     limits: Mapping[str, float] = field(default_factory=dict)  # likewise, where no level is told
     refusal: Refusal | None = None  # of the key
-    excess: int = 0  # tokens by which the request is too large, if that was told
+    excess: int = 0  # tokens by which the request is too large, if that was told,
+    most: int = 0  # and those that it may have
     told: str = ""  # our words for whoever called, where there are better ones than the fault's
     answer: tuple[int, bytes] | None = field(default=None, repr=False)  # status and JSON of Groq's own trouble, masked
 
@@ -123,7 +124,7 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
         reason = "Request too large for the model's tokens per minute"
         limits = {TPM: float(limit)} if limit and "(TPM)" in message else {}
         excess = max(0, requested - limit)
-        return Verdict(Fault.SIZE, reason, organization=organization, limits=limits, excess=excess)
+        return Verdict(Fault.SIZE, reason, organization=organization, limits=limits, excess=excess, most=limit)
     if not 400 <= status < 500 or status == 498:
         answer = (status, mask(body)) if error and 498 <= status < 600 and len(body) <= _ANSWER_MAX else None
         return Verdict(Fault.GROQ, f"Groq answered {status}", answer=answer)

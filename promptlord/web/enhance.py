@@ -11,8 +11,9 @@ from typing import Protocol
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from promptlord.errors import CutOff, PromptError, Unusable
+from promptlord.errors import CutOff, PromptError, TooLarge, Unusable
 from promptlord.groq.policy import Fault
+from promptlord.pool.quota import FREE_PLAN, TPM
 from promptlord.pool.state import Demand
 from promptlord.rewrite.cleaning import clean
 from promptlord.rewrite.wording import SYSTEM, framed, messages, parameters
@@ -33,8 +34,9 @@ SHORTEST = 2
 # 400: 11.3, 10.0, 7.3 and 0, 5, 23 %. With three times the room hardly one in a thousand is cut off again.
 TEMPLATE = 80
 LEAST_RESERVE = 300
-MOST_RESERVE = 4096
 MORE_ROOM = 3
+TIGHT = 0.75  # of a reserve, which is worth a try where there is no room for all: tokens are estimated with caution
+TELLING = 100  # characters; to shorten a prompt to fewer helps nobody
 OURS = TEMPLATE + -(-len(SYSTEM + framed("")) // 4)  # English prose has four characters a token or more
 
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,7})')  # with such quotes in no text
@@ -61,11 +63,12 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Enhancement:
-    """The call that turns ``prompt`` into a better one."""
+    """The call that turns ``prompt`` into a better one. ``most``: tokens that it may take in all."""
 
     prompt: str
     models: Sequence[str]
     reserve: int
+    most: float = FREE_PLAN[TPM]
     resized: bool = False
     method: str = "POST"
     path: str = "/openai/v1/chat/completions"
@@ -74,11 +77,32 @@ class Enhancement:
 
     @classmethod
     def of(cls, prompt: str, models: Sequence[str]) -> "Enhancement":
-        return cls(prompt, models, min(LEAST_RESERVE + estimate(prompt), MOST_RESERVE))
+        return cls(prompt, models, LEAST_RESERVE + estimate(prompt))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it matters how much it may take: it might not fit, or not with more room."""
+        return self._own + self.reserve * MORE_ROOM > FREE_PLAN[TPM]
+
+    def within(self, most: float) -> "Enhancement":
+        """The same where a request may take ``most`` tokens. Raises ``TooLarge``."""
+        room = most - self._own
+        if room < TIGHT * self.reserve:
+            raise self._too_long(most, self._estimate)
+        return replace(self, most=most, reserve=int(min(self.reserve, room)))
 
     @cached_property
     def demand(self) -> Demand:
-        return Demand(self.models, OURS + estimate(self.prompt) + self.reserve)
+        return Demand(self.models, self._own + self.reserve)
+
+    @cached_property
+    def _estimate(self) -> int:
+        return estimate(self.prompt)
+
+    @property
+    def _own(self) -> int:
+        """Tokens of what is sent."""
+        return OURS + self._estimate
 
     def fingerprint(self) -> bytes:
         return hashlib.blake2b(self.prompt.encode(), digest_size=16).digest()
@@ -88,14 +112,27 @@ class Enhancement:
         return int(usage[1]) + self.reserve if usage else 0
 
     def roomier(self) -> "Enhancement | None":
-        reserve = min(self.reserve * MORE_ROOM, MOST_RESERVE)
-        fits = reserve > self.reserve and not self.resized
-        return replace(self, reserve=reserve, resized=True) if fits else None
+        if self.resized:
+            return None
+        reserve = int(min(self.reserve * MORE_ROOM, self.most - self._own))
+        if reserve < self.reserve / TIGHT:  # nor would it fit: a minute's tokens hold no more
+            raise self._too_long(self.most, self._estimate)
+        return replace(self, reserve=reserve, resized=True)
 
-    def smaller(self, excess: int) -> "Enhancement | None":
-        reserve = self.reserve - (excess or self.reserve // 2)
-        fits = reserve >= LEAST_RESERVE and not self.resized
-        return replace(self, reserve=reserve, resized=True) if fits else None
+    def smaller(self, excess: int, most: int) -> "Enhancement":
+        reserve = self.reserve - excess
+        if excess and not self.resized and reserve >= TIGHT * (LEAST_RESERVE + self._estimate):
+            return replace(self, most=most, reserve=reserve, resized=True)
+        counted = most + excess - self.reserve - OURS  # of the prompt, by Groq
+        raise self._too_long(most, max(1, counted) if excess else self._estimate)
+
+    def _too_long(self, most: float, tokens: int) -> TooLarge:
+        """How far to shorten it, if that is known, so that it and an answer fit; it has so many ``tokens`` itself."""
+        fits = (most - OURS - LEAST_RESERVE) * len(self.prompt) / (tokens + self._estimate)
+        if fits >= len(self.prompt):  # and was cut off all the same
+            fits = TIGHT * len(self.prompt)
+        words = f" to about {_round(fits):,} characters" if most and fits > TELLING else ""
+        return TooLarge(f"The prompt is too long for the model: shorten it{words}")
 
     def body(self, model: str) -> bytes:
         """The chat request. What never changes comes first, where Groq's prompt cache can find it."""
@@ -109,6 +146,12 @@ class Enhancement:
 
     def read(self, answer: Readable) -> str:
         return completion(answer.read())
+
+
+def _round(number: float) -> int:
+    """Down to the two digits that tell something, of three or more."""
+    scale: int = 10 ** (len(str(int(number))) - 2)
+    return int(number) // scale * scale
 
 
 def completion(body: bytes) -> str:
@@ -136,4 +179,6 @@ def enhance() -> Response:
     if prompt == "ping":  # what every installed extension sends now and then to keep a free server awake
         return jsonify(enhancedPrompt=prompt)
     call = Enhancement.of(prompt, service().config.models)
+    if call.is_long:
+        call = call.within(service().pool.most(call.models))
     return jsonify(enhancedPrompt=service().enhance(call, connection()))

@@ -106,7 +106,7 @@ class PassThrough:
     def roomier(self) -> None:
         return None
 
-    def smaller(self, excess: int) -> None:
+    def smaller(self, excess: int, most: int) -> None:
         return None
 
 

@@ -23,6 +23,8 @@ class Pool(Protocol):
 
     def snapshot(self) -> Snapshot: ...
 
+    def most(self, models: Sequence[str]) -> float: ...
+
 
 @dataclass(frozen=True)
 class Service:
