@@ -1,6 +1,7 @@
 """What can go wrong, and what whoever catches it may do. ``app.py`` makes statuses of it, and nobody else."""
 
 from enum import Enum, auto
+from typing import Any
 
 
 class PromptLordError(Exception):
@@ -52,6 +53,17 @@ class Unusable(PromptLordError):
 
 class CutOff(Unusable):
     """The completion ended for want of room; it may fit when asked for with more."""
+
+
+class Lost(Unusable):
+    """The answer lacks parts that it was to keep; ``again`` is the call that insists on them, ``None`` if this one did.
+
+    The message tells their kinds, and nothing of themselves.
+    """
+
+    def __init__(self, message: str, again: Any) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 # A whole request

@@ -8,7 +8,7 @@ from completions import count_tokens, draft_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptlord.rewrite.kept import Kind, Loss
+from promptlord.rewrite.kept import SHOWN, Kind, Loss
 from promptlord.rewrite.wording import SYSTEM, WANTED, framed, mark
 
 # What could be taken for a mark, in letters that look or read alike.
@@ -82,7 +82,7 @@ def test_what_was_lost_is_told_between_marks_of_its_own():
 
     told = framed("see https://example.com/a", losses)
 
-    assert f"<draft-parts>\nhttps://example.com/a\n{'x' * 200} …\n</draft-parts>\n" in told
+    assert f"<draft-parts>\nhttps://example.com/a\n{'x' * SHOWN} …\n</draft-parts>\n" in told
     assert told.endswith(f"letter by letter.\n{WANTED}")
     assert "language: stay" not in told
 

@@ -107,7 +107,10 @@ class Call(Protocol[T_co]):
     def body(self, model: str) -> bytes | IO[bytes] | None: ...
 
     def read(self, answer: Answer) -> T_co:
-        """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room."""
+        """Return what was asked for; raise ``Unusable`` if the answer lacks it, ``CutOff`` if for want of room.
+
+        Raise ``Lost`` if parts are missing that it was to keep.
+        """
 
     def counted(self, answer: Answer) -> int:
         """Tokens that Groq has counted for what was read, as it says; 0 if it does not."""
@@ -336,6 +339,9 @@ class Upstream:
             log.info("✅ Request successful with API Key %s", reservation.key.label)
             self._count(reservation, NONE)
             return result
+        except errors.Lost as error:
+            outcome = replace(outcome, tokens=run.call.counted(answer))
+            raise self._lossy(reservation, error) from error
         except errors.CutOff as error:
             if roomier := run.enlarge():
                 self._count(reservation, CUT_OFF)
@@ -369,6 +375,13 @@ class Upstream:
         if verdict.fault is not Fault.LIMIT:  # which says itself when it may be asked again
             run.failed.add((reservation.key, reservation.model))
         raise _Failed(verdict, run.call)
+
+    def _lossy(self, reservation: Reservation, error: errors.Lost) -> "_Failed[T]":
+        verdict = policy.lossy(error)
+        self._count(reservation, verdict.fault.name.lower())
+        if error.again:
+            log.info("API Key %s: %s. Asking once more", reservation.key.label, verdict.reason)
+        return _Failed(verdict, error.again)
 
     def _suspect(self, run: Run[T], reservation: Reservation, verdict: Verdict) -> "_Failed[T]":
         """What looks like Groq's own trouble: the key pays if another one then serves the same request."""

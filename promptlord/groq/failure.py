@@ -25,6 +25,9 @@ TOLD = {
     Fault.MODEL: Told("Groq does not serve this model any more: tell whoever runs this service", Cause.MODEL),
     Fault.LIMIT: Told("Groq's rate limit is reached: wait, then try again", Cause.BUSY),
     Fault.GROQ: Told("Groq has trouble: try again in a moment", Cause.GROQ),
+    Fault.LOST: Told(
+        "Could not improve this prompt without losing parts of it: use it as it is, or try again", Cause.REQUEST
+    ),
     Fault.NETWORK: Told("Groq does not let this service in: tell whoever runs it", Cause.NETWORK),
     Fault.SIZE: Told("The request is too large for the model", Cause.REQUEST),
     Fault.REQUEST: Told("Groq refuses this request: try another prompt", Cause.REQUEST),

@@ -35,6 +35,7 @@ class Fault(Enum):
     MODEL = auto()  # no key cools; next model
     REQUEST = auto()  # no key cools; answered at once
     SIZE = auto()  # the same: larger than a whole minute's tokens
+    LOST = auto()  # no key cools; asked once more: the answer lacks parts of the prompt
     GROQ = auto()  # the key is marked as failed only if another one then succeeds; next key
     NETWORK = auto()  # no key cools; answered at once, for all would fail
 
@@ -153,6 +154,11 @@ def _level(dimension: str, limit: int, used: int) -> dict[str, Allowance]:
 def unusable(error: Exception) -> Verdict:
     """What an answer means whose status was good and whose body was not."""
     return Verdict(Fault.GROQ, f"Unusable answer: {error}", told="Groq answered what can't be used: try again")
+
+
+def lossy(error: Exception) -> Verdict:
+    """What an answer means that lacks what it was to keep."""
+    return Verdict(Fault.LOST, f"The answer lacks parts of the prompt: {error}")
 
 
 def allowances(headers: Mapping[str, str]) -> dict[str, Allowance]:

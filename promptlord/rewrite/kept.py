@@ -5,7 +5,8 @@ like has just failed, nor looks further than a line or some tens of characters.
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from enum import Enum
 from itertools import islice
 from textwrap import dedent
@@ -13,8 +14,8 @@ from typing import NamedTuple
 
 from promptlord.rewrite import numerals
 
-MANY = 50  # losses; more are not told
-SHOWN = 200  # characters of a part; a longer one is told by its beginning
+MANY = 30  # losses; more are not told
+SHOWN = 100  # characters of a part; a longer one is told by its beginning
 
 
 class Kind(Enum):
@@ -41,9 +42,10 @@ class Loss(NamedTuple):
 # What is one and the same to whoever reads it: a phone's quotes, blanks and hyphens that do not break, digits.
 _SAME = str.maketrans(
     dict.fromkeys("“”„«»", '"') | dict.fromkeys("‘’", "'") | dict.fromkeys("\u00a0\u202f\u2009\u3000", " ")
-    | {"\u2011": "-", "\r": ""}
+    | {"\u2011": "-"}
     | numerals.DIGITS
 )  # fmt: skip
+_SIGN = re.compile(r"[`~@{\[<$\d]|://|www\.|[^\0-\u024f\u1e00-\u1eff\u2000-\u206f]")  # of anything that could be lost
 _FENCE = re.compile(r"[ \t]*+(`{3,}+|~{3,}+)([^`]*)\Z")
 # Characters before and after are told by ASCII: in scripts without blanks any other letter may stand there.
 _CODE = re.compile(r"(?<![A-Za-z0-9`])`([^`\n]+)`(?![A-Za-z0-9`])")
@@ -67,12 +69,20 @@ _MUCH, _LITTLE = 1 / 3, 1 / 5  # of a text's letters
 
 def losses(draft: str, answer: str) -> list[Loss]:
     """What ``answer`` lacks of ``draft``, ``MANY`` at the most; nothing if it is as good as there."""
-    return list(islice(_losses(plain(draft), plain(answer)), MANY))
+    return list(islice(_losses(plain(draft), plain(answer)), MANY)) if _SIGN.search(draft) else []
+
+
+def in_words(lost: Collection[Loss]) -> str:
+    """How many of each kind; nothing of themselves."""
+    kinds = Counter(loss.kind.value for loss in lost)
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
 
 
 def plain(text: str) -> str:
     """The same for texts that look the same."""
-    return text.translate(_SAME).replace("&nbsp;", " ").replace("&amp;", "&")
+    if not text.isascii():
+        text = text.translate(_SAME)
+    return text.replace("\r", "").replace("&nbsp;", " ").replace("&amp;", "&")
 
 
 def _losses(draft: str, answer: str) -> Iterator[Loss]:

@@ -11,11 +11,12 @@ from typing import Protocol
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from promptlord.errors import CutOff, PromptError, TooLarge, Unusable
+from promptlord.errors import CutOff, Lost, PromptError, TooLarge, Unusable
 from promptlord.groq.policy import Fault
 from promptlord.pool.quota import FREE_PLAN, TPM
 from promptlord.pool.state import Demand
 from promptlord.rewrite.cleaning import clean
+from promptlord.rewrite.kept import Loss, in_words, losses
 from promptlord.rewrite.wording import SYSTEM, framed, messages, parameters
 from promptlord.tokens import estimate
 from promptlord.web.body import json_object, whole_body
@@ -63,12 +64,16 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Enhancement:
-    """The call that turns ``prompt`` into a better one. ``most``: tokens that it may take in all."""
+    """The call that turns ``prompt`` into a better one.
+
+    ``most``: tokens that it may take in all; ``losses``: what an answer had lost, on which it insists.
+    """
 
     prompt: str
     models: Sequence[str]
     reserve: int
     most: float = FREE_PLAN[TPM]
+    losses: Sequence[Loss] = ()
     resized: bool = False
     method: str = "POST"
     path: str = "/openai/v1/chat/completions"
@@ -99,10 +104,11 @@ class Enhancement:
     def _estimate(self) -> int:
         return estimate(self.prompt)
 
-    @property
+    @cached_property
     def _own(self) -> int:
         """Tokens of what is sent."""
-        return OURS + self._estimate
+        told = self.losses and estimate(framed("", self.losses)) - estimate(framed(""))
+        return OURS + self._estimate + (told or 0)
 
     def fingerprint(self) -> bytes:
         return hashlib.blake2b(self.prompt.encode(), digest_size=16).digest()
@@ -138,14 +144,21 @@ class Enhancement:
         """The chat request. What never changes comes first, where Groq's prompt cache can find it."""
         request = {
             "model": model,
-            "messages": messages(self.prompt),
+            "messages": messages(self.prompt, self.losses),
             "max_completion_tokens": self.reserve,
             **parameters(model),
         }
         return json.dumps(request, ensure_ascii=False).encode()
 
     def read(self, answer: Readable) -> str:
-        return completion(answer.read())
+        text = completion(answer.read())
+        if lost := losses(self.prompt, text):
+            raise Lost(in_words(lost), None if self.losses else self._insisting(lost))
+        return text
+
+    def _insisting(self, lost: Sequence[Loss]) -> "Enhancement":
+        call = replace(self, losses=lost)
+        return replace(call, reserve=int(min(call.reserve, call.most - call._own)))
 
 
 def _round(number: float) -> int:
@@ -168,7 +181,7 @@ def completion(body: bytes) -> str:
         raise Unusable("its content is not text")
     if not (enhanced := clean(text)):
         raise Unusable("empty")
-    return enhanced
+    return enhanced.replace("\u2011", "-")  # gpt-oss likes hyphens that do not break, on which code and links do
 
 
 @routes.post("/enhance")
