@@ -4,19 +4,40 @@ import re
 
 LAYERS = 10  # of labels, fences, quotes around a prompt; where there are more, a model repeats itself
 
-# A model that repeats itself must not make this backtrack: its quantifiers are possessive, and the last one,
-# which goes back to the last new line, does so once.
-_LABEL = re.compile(
-    r"""[#*_\s]*+
-    (?: (?:sure|certainly|of[ ]course|absolutely) [,.!]*+ \s++ )?
-    (?: here (?:['’]s|[ ]is) \s++ )?
-    (?: (?:the|an?|your) \s++ )?
-    [*_]*+ (?:enhanced|improved|rewritten|refined|revised|better|optimi[sz]ed) \s++ (?:prompt|version)
-    (?: \s++ of \s++ (?:the|your) \s++ (?:original \s++)? prompt )?
-    (?: [*_\s]*+ (?: : (?:[*_]++(?=\s|\Z))? | \Z ) | (?> [*_\s]* \n) )
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
+HEAD = 150  # characters; no label is longer
+
+# "Here is the enhanced prompt" in the languages that most people speak: a label has a word of the first list and one of
+# the second, and before its colon or the end of its line no others than these, but where it leads in and ends its line.
+_BETTER = """
+    enhanced improved rewritten refined revised reworked better polished optimized optimised
+    mejorado mejorada optimizado optimizada reescrito reescrita amélioré améliorée optimisé optimisée réécrit réécrite
+    melhorado melhorada aprimorado aprimorada otimizado otimizada migliorato migliorata ottimizzato
+    verbesserter verbesserte optimierter optimierte überarbeiteter überarbeitete geliştirilmiş iyileştirilmiş
+    улучшенный улучшенная оптимизированный оптимизированная доработанный доработанная переписанный
+    المحسن المحسّن المحسنة المحسّنة محسن محسّن محسنة محسّنة بہتر बेहतर उन्नत संशोधित উন্নত সংশোধিত
+    disempurnakan ditingkatkan diperbaiki 改进 优化 增强 完善 改写 改善 改良 強化 最適化 개선된 향상된
+"""
+_PROMPT = """
+    prompt version versión instrucción invite versão versione istem промпт промт запрос версия
+    الموجه المطالبة البرومبت النص الصيغة موجه نص صيغة پرامپٹ प्रॉम्प्ट प्रॉम्ट संस्करण প্রম্পট
+    提示词 提示语 提示 版本 プロンプト 프롬프트
+"""
+_LEADS = """
+    sure certainly absolutely of here here's below aquí voici voilà aqui ecco hier işte вот إليك هذا یہ यह यहाँ এখানে
+    berikut 以下是 这是 下面是 以下は 다음은
+"""
+_OTHERS = """
+    course is the a an your my this original rough draft
+    está tienes tiene el la un una tu su de del es le votre ton du est tem o um uma seu sua do é il ist der die ein eine
+    dein deine ihr ihre des deines ihres prompts ваш ваша твой твоя промпта запроса هو ہے رہا آپ کا है रहा आपका আপনার
+    ini adalah yang telah 后 过 的 您的 你的 如下 された した 後の です 입니다
+"""
+_MEANS = {words: frozenset(words.split()) for words in (_BETTER, _PROMPT, _LEADS, _OTHERS)}
+_KNOWN = frozenset().union(*_MEANS.values())
+_JOINED = "|".join(sorted((word for word in _KNOWN if word[0] >= "\u3040"), key=len, reverse=True))  # without blanks
+_WORD = re.compile(rf"{_JOINED}|[^\s#*_,.!\u3040-\u9fff]++|[\u3040-\u9fff]")
+_BEFORE = re.compile(r"[#*_\s]*+")
+_AFTER = re.compile(r"(?:[*_]|[^\S\n])*+(?:[:：](?:[*_]++(?=\s|\Z))?|\Z|(?=\n))")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
 
 
@@ -37,8 +58,20 @@ def clean(text: str) -> str:
 def _unlabelled(text: str) -> str:
     if text.startswith("<think>"):
         text = text.partition("</think>")[2].lstrip()
-    label = _LABEL.match(text)
-    return text[label.end() :].strip() if label else text
+    start = _BEFORE.match(text).end()  # type: ignore[union-attr]
+    line, _, _ = text[start : start + HEAD].partition("\n")
+    head, *rest = re.split("[:：]", line, maxsplit=1)
+    after = _AFTER.match(text, start + len(head.rstrip("*_ \u00a0\u202f")))
+    ends = rest and not rest[0].strip("*_ ")
+    return text[after.end() :].strip() if after and _is_label(head, leads=bool(ends)) else text
+
+
+def _is_label(head: str, *, leads: bool) -> bool:
+    """Whether it says no more than that an enhanced prompt follows; ``leads``: its colon ends the line."""
+    words = _WORD.findall(head.casefold().replace("’", "'"))
+    if not all(_MEANS[kind].intersection(words) for kind in (_BETTER, _PROMPT)):
+        return False
+    return _KNOWN.issuperset(words) or (leads and words[0] in _MEANS[_LEADS])
 
 
 def _unfenced(text: str) -> str:
