@@ -8,7 +8,7 @@ PARALLEL := -n 4 --dist loadgroup
 PORT ?= 3000
 SIM_PORT ?= 4000
 
-.PHONY: demo run bench soak screenshots test test-fast lint check help clean
+.PHONY: demo run bench eval soak screenshots test test-fast lint check help clean
 
 demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
 	@$(BIN)/python tools/demo.py $(PORT) $(SIM_PORT)
@@ -18,6 +18,9 @@ run: .venv/run  ## the service with your .env
 
 bench: .venv/run  ## what it can do, measured: eight minutes; writes docs/bench.md
 	$(BIN)/python tools/bench.py
+
+eval: .venv/run  ## how good the enhanced prompts are, asked of Groq with your .env; ARGS="--limit 30" for some
+	$(BIN)/python tools/eval $(ARGS)
 
 soak: .venv/run  ## 20,000 requests while Groq fails and clients misbehave: three minutes
 	$(BIN)/python tools/soak.py

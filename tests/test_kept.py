@@ -32,6 +32,8 @@ def lost(draft: str, answer: str) -> list[Kind]:
         ("what does `git rebase -i` do", "What does an interactive rebase do?", [Kind.CODE]),
         ("what does `git rebase -i` do", "What does `git rebase` do?", [Kind.CODE]),
         ("Excelの`SUMIF`と`SUMIFS`の違い", "Excelの`SUMIF`の違いを教えてください", [Kind.CODE]),
+        ("Excelの`SUMIF`と`SUMIFS`の違い", "Excelの`SUMIFS`の違いを教えてください", [Kind.CODE]),
+        ("what does `ls` do", "What do tools do?", [Kind.CODE]),
         ("see https://example.com/a?b=1#c.", "See the page.", [Kind.LINK]),
         ("see https://example.com/a", "See https://example.com.", [Kind.LINK]),
         ("see https://example.com", "See https://example.com/a.", [Kind.LINK]),

@@ -72,6 +72,12 @@ def losses(draft: str, answer: str) -> list[Loss]:
     return list(islice(_losses(plain(draft), plain(answer)), MANY)) if _SIGN.search(draft) else []
 
 
+def placeholders(text: str) -> set[str]:
+    """What somebody's program is to fill in, however it is spaced; in code and markup there are none."""
+    text = _CODE.sub(" ", _blocks(plain(text))[1])
+    return {_tight(slot) for slot in _taken(_PLACEHOLDER, text)[0] if not _is_markup(slot, text)}
+
+
 def in_words(lost: Collection[Loss]) -> str:
     """How many of each kind; nothing of themselves."""
     kinds = Counter(loss.kind.value for loss in lost)
@@ -93,7 +99,7 @@ def _losses(draft: str, answer: str) -> Iterator[Loss]:
     codes, draft = _taken(_CODE, draft)
     if codes:
         squeezed = _squeezed(answer)
-        yield from (Loss(Kind.CODE, code) for code in codes if _squeezed(code.strip("`")) not in squeezed)
+        yield from (Loss(Kind.CODE, code) for code in codes if not _stands_in(squeezed, _squeezed(code.strip("`"))))
     for kind, pattern, norm in ((Kind.LINK, _LINK, _link), (Kind.ADDRESS, _ADDRESS, str.casefold)):
         found, draft = _taken(pattern, draft)
         if found:
@@ -139,6 +145,11 @@ def _trimmed(text: str) -> str:
 
 def _squeezed(text: str) -> str:
     return " ".join(text.split())
+
+
+def _stands_in(text: str, code: str) -> bool:
+    """Whether it is there as it is, and not as the beginning or the end of a longer word."""
+    return code in text and bool(re.search(rf"(?<![A-Za-z0-9]){re.escape(code)}(?![A-Za-z0-9])", text))
 
 
 def _link(link: str) -> str:

@@ -1,0 +1,1 @@
+"""What models make of rough drafts, judged by rules: ``make eval``."""
