@@ -57,11 +57,10 @@ def test_a_draft_may_be_sent_and_its_good_rewriting_passes_all_checks(draft: Dra
 
 @each_draft
 def test_nothing_is_lost_where_only_the_typography_is_another(draft: Draft) -> None:
-    text = re.sub(r"(?<=\d) ", "\u202f", draft.good).replace(" - ", " \u2011 ")
-    assert losses(draft.text, text) == []
+    if "`" not in draft.text:  # code is compared as it is
+        text = re.sub(r"(?<=\d) ", "\u202f", draft.good).replace(" - ", " \u2011 ").replace("'", "’")
 
-    if "`" not in draft.text:
-        assert losses(draft.text, text.replace("'", "’")) == []
+        assert losses(draft.text, text) == []
         assert losses(draft.text, "> " + text.replace("\n", "\n> ")) == []
 
 

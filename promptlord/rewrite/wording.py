@@ -48,9 +48,9 @@ def framed(draft: str, losses: Sequence[Loss] = ()) -> str:
 
 
 def mark(draft: str) -> str:
-    """A name for the marks around a draft in which it occurs nowhere, in whatever letters: ``draft``, ``draft2`` …
+    """A name for the marks around a draft in which it occurs nowhere: ``draft``, ``draft2`` …
 
-    So the draft can neither close them nor seem to.
+    In whatever case, width or style its letters are, and whatever stands between them: so the draft can't close them.
     """
     if not draft.isascii():
         draft = unicodedata.normalize("NFKD", draft)
@@ -66,7 +66,7 @@ def _told(name: str, losses: Sequence[Loss]) -> list[str]:
     parts = [loss.shown for loss in losses if loss.text]
     told = [f"<{name}-parts>", *parts, f"</{name}-parts>"] if parts else []
     if parts:
-        told.append("Your last version had lost these parts of the draft: copy each of them, letter by letter.")
+        told.append("Your last version had lost these parts of the draft: copy each from there, letter by letter.")
     if len(parts) < len(losses):
         told.append("Your last version had left the draft's language: stay in it.")
     return told
