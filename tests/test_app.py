@@ -142,8 +142,8 @@ def test_a_prompt_that_no_minute_holds_is_refused_with_the_length_that_fits(serv
     assert told
     assert len(sim.calls) == 1
 
-    assert error(enhance(client, prompt))[0] == 413
-    assert len(sim.calls) == 1  # for now it is known
+    assert error(enhance(client, "\U0001f600" * 5000))[0] == 413
+    assert len(sim.calls) == 1  # for now the limit is known, which this one can't fit into
 
     characters = int(told[1].replace(",", ""))
     assert 3500 < characters < 5000

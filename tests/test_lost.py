@@ -131,15 +131,30 @@ def test_one_with_more_room_that_lost_parts_is_asked_for_once_more_with_that_roo
     assert [call.reserve for call in sim.calls][1:] == [3 * sim.calls[0].reserve] * 2
 
 
-def test_where_no_key_is_ready_for_a_second_call_it_says_when(serve: Serve, clock: Clock) -> None:
+def test_where_there_is_no_room_for_a_second_call_nobody_is_told_to_come_back_for_the_same(
+    serve: Serve, clock: Clock
+) -> None:
     with GroqSim({"gsk_one": "org"}, Limits(tpm=1000), clock=clock) as sim:
         sim.order(LOSSY)
-        client = serve(base_url=sim.url, keys=("gsk_one",), **ONE_MODEL)
-        response = enhance(client)
+        response = enhance(serve(base_url=sim.url, keys=("gsk_one",), **ONE_MODEL))
 
-        assert (response.status_code, len(sim.calls)) == (503, 1)
-        clock.advance(int(response.headers["Retry-After"]))
-        assert enhance(client).status_code == 200
+        assert (response.status_code, len(sim.calls)) == (502, 1)
+        assert response.get_json()["error"].startswith(LOST)
+
+
+def test_no_more_is_told_than_there_is_room_for(serve: Serve, sim: GroqSim, clock: Clock) -> None:
+    sim.clock = clock
+    prompt = " ".join(f"`{chr(0x4E00 + number) * 90}`" for number in range(36))
+    client = serve(**ONE_MODEL)
+    for _ in sim.keys:
+        assert enhance(client, "write a poem").status_code == 200
+    clock.advance(60)
+    sim.order(LOSSY)
+
+    assert enhance(client, prompt).status_code == 200
+    first, second = sim.calls[-2:]
+    assert first.reserve == second.reserve > 3000
+    assert 1 <= told(second).count("`\n") < 30
 
 
 def test_both_answers_are_paid_for(serve: Serve, sim: GroqSim) -> None:

@@ -160,6 +160,11 @@ class Run(Generic[T]):
         self.roomier = self.roomier or call is not None
         return call
 
+    @property
+    def lossy(self) -> list[Verdict]:
+        """That an answer lacked parts, if it did: who comes back when told to is asked for all of it anew."""
+        return [verdict for verdict in self.mended if verdict.fault is Fault.LOST]
+
     def note(self, verdict: Verdict, next_call: Call[T] | None) -> None:
         """Note what an attempt met, and the call to go on with, if there is one."""
         if next_call is None or next_call is self.call:
@@ -223,7 +228,8 @@ class Upstream:
             try:
                 reservation = self._reserve(run)
             except errors.NoKeyReady as error:
-                raise self._turned_away(run, run.verdicts, error.ready_in, error.apart) from error
+                verdicts = run.verdicts or run.lossy
+                raise self._turned_away(run, verdicts, error.ready_in, error.apart) from error
             try:
                 return self._attempt(run, reservation)
             except _Failed as failed:

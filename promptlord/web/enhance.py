@@ -66,7 +66,8 @@ class Readable(Protocol):
 class Enhancement:
     """The call that turns ``prompt`` into a better one.
 
-    ``most``: tokens that it may take in all; ``losses``: what an answer had lost, on which it insists.
+    ``most``: tokens that it may take in all; ``losses``: what an answer had lost, on which it insists; ``shrunk``: its
+    reserve was made smaller, for Groq had found it too large.
     """
 
     prompt: str
@@ -74,7 +75,7 @@ class Enhancement:
     reserve: int
     most: float = FREE_PLAN[TPM]
     losses: Sequence[Loss] = ()
-    resized: bool = False
+    shrunk: bool = False
     method: str = "POST"
     path: str = "/openai/v1/chat/completions"
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
@@ -87,14 +88,14 @@ class Enhancement:
     @property
     def is_long(self) -> bool:
         """Whether it matters how much it may take: it might not fit, or not with more room."""
-        return self._own + self.reserve * MORE_ROOM > FREE_PLAN[TPM]
+        return self._own + self.reserve * MORE_ROOM > FREE_PLAN[TPM] / 4  # and no model has less
 
     def within(self, most: float) -> "Enhancement":
-        """The same where a request may take ``most`` tokens. Raises ``TooLarge``."""
-        room = most - self._own
-        if room < TIGHT * self.reserve:
-            raise self._too_long(most, self._estimate)
-        return replace(self, most=most, reserve=int(min(self.reserve, room)))
+        """The same where a request may take ``most`` tokens. Raises ``TooLarge`` if it can't, however it is counted."""
+        if TIGHT * (self._own + self.reserve) > most:
+            raise self._too_long(most)
+        reserve = max(TIGHT * self.reserve, min(self.reserve, most - self._own))
+        return replace(self, most=most, reserve=int(reserve))
 
     @cached_property
     def demand(self) -> Demand:
@@ -104,11 +105,16 @@ class Enhancement:
     def _estimate(self) -> int:
         return estimate(self.prompt)
 
+    @property
+    def _usual(self) -> int:
+        """The reserve to begin with."""
+        return LEAST_RESERVE + self._estimate
+
     @cached_property
     def _own(self) -> int:
         """Tokens of what is sent."""
-        told = self.losses and estimate(framed("", self.losses)) - estimate(framed(""))
-        return OURS + self._estimate + (told or 0)
+        told = estimate(framed("", self.losses)) - estimate(framed("")) if self.losses else 0
+        return OURS + self._estimate + told
 
     def fingerprint(self) -> bytes:
         return hashlib.blake2b(self.prompt.encode(), digest_size=16).digest()
@@ -118,27 +124,33 @@ class Enhancement:
         return int(usage[1]) + self.reserve if usage else 0
 
     def roomier(self) -> "Enhancement | None":
-        if self.resized:
+        if self.reserve * TIGHT > self._usual:
             return None
         reserve = int(min(self.reserve * MORE_ROOM, self.most - self._own))
-        if reserve < self.reserve / TIGHT:  # nor would it fit: a minute's tokens hold no more
-            raise self._too_long(self.most, self._estimate)
-        return replace(self, reserve=reserve, resized=True)
+        if reserve * TIGHT <= self._usual:  # nor would it fit: a minute's tokens hold no more
+            raise self._too_long(self.most, cut_off=True)
+        return replace(self, reserve=reserve)
 
     def smaller(self, excess: int, most: int) -> "Enhancement":
         reserve = self.reserve - excess
-        if excess and not self.resized and reserve >= TIGHT * (LEAST_RESERVE + self._estimate):
-            return replace(self, most=most, reserve=reserve, resized=True)
-        counted = most + excess - self.reserve - OURS  # of the prompt, by Groq
-        raise self._too_long(most, max(1, counted) if excess else self._estimate)
+        if excess and not self.shrunk and reserve >= TIGHT * self._usual:
+            return replace(self, most=most, reserve=reserve, shrunk=True)
+        raise self._too_long(most, excess)
 
-    def _too_long(self, most: float, tokens: int) -> TooLarge:
-        """How far to shorten it, if that is known, so that it and an answer fit; it has so many ``tokens`` itself."""
-        fits = (most - OURS - LEAST_RESERVE) * len(self.prompt) / (tokens + self._estimate)
-        if fits >= len(self.prompt):  # and was cut off all the same
-            fits = TIGHT * len(self.prompt)
+    def _too_long(self, most: float, excess: int = 0, *, cut_off: bool = False) -> TooLarge:
+        """How far to shorten it, if that is known, so that it fits as Groq has counted it, and as we do."""
+        counted = max(1, most + excess - self.reserve - OURS) if excess else self._estimate
+        room = most - OURS - LEAST_RESERVE
+        share = min(room / (counted + self._estimate), (room + most / TIGHT - most) / (2 * self._estimate))
+        fits = (TIGHT * min(share, 1) if cut_off else share) * len(self.prompt)
         words = f" to about {_round(fits):,} characters" if most and fits > TELLING else ""
         return TooLarge(f"The prompt is too long for the model: shorten it{words}")
+
+    def _insisting(self, lost: Sequence[Loss]) -> "Enhancement":
+        """Told as many of what was lost as there is room for."""
+        while len(lost) > 1 and replace(self, losses=lost).demand.tokens > min(self.most, FREE_PLAN[TPM]):
+            lost = lost[: len(lost) // 2]
+        return replace(self, losses=lost)
 
     def body(self, model: str) -> bytes:
         """The chat request. What never changes comes first, where Groq's prompt cache can find it."""
@@ -155,10 +167,6 @@ class Enhancement:
         if lost := losses(self.prompt, text):
             raise Lost(in_words(lost), None if self.losses else self._insisting(lost))
         return text
-
-    def _insisting(self, lost: Sequence[Loss]) -> "Enhancement":
-        call = replace(self, losses=lost)
-        return replace(call, reserve=int(min(call.reserve, call.most - call._own)))
 
 
 def _round(number: float) -> int:
