@@ -40,6 +40,7 @@ NOTICED = 0.1  # seconds; a shorter wait is the machine's
 FULL = 180.0  # seconds from which on a run is worth writing down
 FREE = Limits()  # Groq's, of its free plan
 PAID = Limits(1000, 250_000, 500_000, None)
+A_DAY = min(200_000 / TOKENS, 1000 / CALLS)  # enhancements that the free plan allows for an organization and a model
 DAY = 3_000_000  # tokens a day: many, so that some come back within minutes,
 LEFT = 1600  # and all but so many of them used up when the run begins
 
@@ -350,9 +351,13 @@ def capacity(seconds: float, only: str | None) -> tuple[str, bool]:
     parts = [MEANING, table([*rows[0]], [[*cells.values()] for cells in rows])]
     parts += [f"{result.scenario.about}: {result.odd}" for result in results if result.odd]
     parts += [rest(result) for result in results if result.greedy]
-    free = [[result.scenario.about, f"{result.sustained():.1f}"] for result in results if not result.scenario.musts]
+    free = [
+        [result.scenario.about, f"{result.sustained():.1f}", f"{len(result.scenario.models) * A_DAY:.0f}"]
+        for result in results
+        if not result.scenario.musts
+    ]
     if free:
-        parts.append(table(("free plan, sustained", "enhancements a minute"), free))
+        parts.append(table(("free plan, sustained", "enhancements a minute", "and a day, by its tokens"), free))
     return "\n\n".join(parts), good
 
 

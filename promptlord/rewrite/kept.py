@@ -134,7 +134,7 @@ def _link(link: str) -> str:
     closing = len(link) - len(link.rstrip(")"))
     extra = min(closing, max(0, link.count(")") - link.count("(")))
     host, slash, path = link[: len(link) - extra].rstrip(".,;:!?'*_~/").partition("/")
-    return host.casefold() + slash + path
+    return host.casefold().removeprefix("www.") + slash + path
 
 
 def _is_markup(slot: str, draft: str) -> bool:

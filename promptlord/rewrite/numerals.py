@@ -60,6 +60,7 @@ _TOKEN = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_BARE = re.compile(r"(?<![\w.])\.(?=\d)")
 _DOTTED = re.compile(r"(?<![\d.])(\d\d?)\.([0-5]\d)(?![\d.])")  # a time, perhaps
 _BETWEEN = re.compile(r"(?<=\d)[ ().,'/-]++(?=\d)")
 _WORD = re.compile(r"(?:[^\W\d_]|[\u0900-\u0963])++")  # Devanagari's vowel signs are no letters
@@ -117,8 +118,9 @@ def is_told(number: Number, had: Told) -> bool:
 
 
 def _normal(text: str) -> str:
-    """The same in ASCII's digits: full width, superscripts and fractions too."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_DIGITS))
+    """The same in ASCII's digits: full width, superscripts and fractions too; .5 as 0.5."""
+    text = text if text.isascii() else unicodedata.normalize("NFKC", text.translate(_DIGITS))
+    return _BARE.sub("0.", text)
 
 
 def _spelt_out(text: str) -> str:
