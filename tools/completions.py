@@ -20,7 +20,7 @@ def _quarters(char: str) -> int:
 
 
 def count_tokens(text: str) -> int:
-    return -(-sum(map(_quarters, text)) // 4)
+    return -(-(len(text) if text.isascii() else sum(map(_quarters, text))) // 4)
 
 
 def cut(text: str, tokens: int) -> str:

@@ -6,9 +6,14 @@ LAYERS = 10  # of labels, fences, quotes around a prompt; where there are more, 
 
 HEAD = 150  # characters; no label is longer
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # "Here is the enhanced prompt" in the languages that most people speak: a label has a word of the first list and one of
 # the second, and before its colon or the end of its line no others than these, but where it leads in and ends its line.
-_BETTER = """
+_BETTER = _words("""
     enhanced improved rewritten refined revised reworked better polished optimized optimised
     mejorado mejorada optimizado optimizada reescrito reescrita amélioré améliorée optimisé optimisée réécrit réécrite
     melhorado melhorada aprimorado aprimorada otimizado otimizada migliorato migliorata ottimizzato
@@ -16,24 +21,23 @@ _BETTER = """
     улучшенный улучшенная оптимизированный оптимизированная доработанный доработанная переписанный
     المحسن المحسّن المحسنة المحسّنة محسن محسّن محسنة محسّنة بہتر बेहतर उन्नत संशोधित উন্নত সংশোধিত
     disempurnakan ditingkatkan diperbaiki 改进 优化 增强 完善 改写 改善 改良 強化 最適化 개선된 향상된
-"""
-_PROMPT = """
+""")
+_PROMPT = _words("""
     prompt version versión instrucción invite versão versione istem промпт промт запрос версия
     الموجه المطالبة البرومبت النص الصيغة موجه نص صيغة پرامپٹ प्रॉम्प्ट प्रॉम्ट संस्करण প্রম্পট
     提示词 提示语 提示 版本 プロンプト 프롬프트
-"""
-_LEADS = """
+""")
+_LEADS = _words("""
     sure certainly absolutely of here here's below aquí voici voilà aqui ecco hier işte вот إليك هذا یہ यह यहाँ এখানে
     berikut 以下是 这是 下面是 以下は 다음은
-"""
-_OTHERS = """
+""")
+_OTHERS = _words("""
     course is the a an your my this original rough draft
     está tienes tiene el la un una tu su de del es le votre ton du est tem o um uma seu sua do é il ist der die ein eine
     dein deine ihr ihre des deines ihres prompts ваш ваша твой твоя промпта запроса هو ہے رہا آپ کا है रहा आपका আপনার
     ini adalah yang telah 后 过 的 您的 你的 如下 された した 後の です 입니다
-"""
-_MEANS = {words: frozenset(words.split()) for words in (_BETTER, _PROMPT, _LEADS, _OTHERS)}
-_KNOWN = frozenset().union(*_MEANS.values())
+""")
+_KNOWN = _BETTER | _PROMPT | _LEADS | _OTHERS
 _JOINED = "|".join(sorted((word for word in _KNOWN if word[0] >= "\u3040"), key=len, reverse=True))  # without blanks
 _WORD = re.compile(rf"{_JOINED}|[^\s#*_,.!\u3040-\u9fff]++|[\u3040-\u9fff]")
 _BEFORE = re.compile(r"[#*_\s]*+")
@@ -69,9 +73,9 @@ def _unlabelled(text: str) -> str:
 def _is_label(head: str, *, leads: bool) -> bool:
     """Whether it says no more than that an enhanced prompt follows; ``leads``: its colon ends the line."""
     words = _WORD.findall(head.casefold().replace("’", "'"))
-    if not all(_MEANS[kind].intersection(words) for kind in (_BETTER, _PROMPT)):
+    if _BETTER.isdisjoint(words) or _PROMPT.isdisjoint(words):
         return False
-    return _KNOWN.issuperset(words) or (leads and words[0] in _MEANS[_LEADS])
+    return _KNOWN.issuperset(words) or (leads and words[0] in _LEADS)
 
 
 def _unfenced(text: str) -> str:

@@ -69,7 +69,7 @@ _SLOT = re.compile(
 _MARKUP = """
     a alt b body br button ctrl div em enter esc footer form h1 h2 h3 head header hr html i img input li link main meta
     nav ol p script section shift space span strong style tab table td th title tr ul
-"""  # is no placeholder even where nothing ends it; other markup is known by its end
+"""  # which is no placeholder even where nothing ends it; other markup is known by its end
 _DOLLARS = r"(?<!\d){0}\s?(?:USD|dollars?|bucks|\$)|(?:USD|US\$)\s?{0}(?!\d)"
 _LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")
@@ -114,9 +114,7 @@ def _losses(draft: str, answer: str) -> Iterator[Loss]:
     if slots := [slot for slot in slots if slot in plain(typed) and not _is_markup(slot, draft)]:
         kept = set(map(_tight, _SLOT.findall(looks)))
         yield from (Loss(Kind.PLACEHOLDER, slot) for slot in slots if not _is_slot_kept(slot, kept, looks))
-    if wanted := numerals.wanted(draft):
-        had = numerals.told(looks, draft)
-        yield from (Loss(Kind.NUMBER, number.text) for number in wanted if not numerals.is_told(number, had))
+    yield from (Loss(Kind.NUMBER, number) for number in numerals.missing(draft, looks))
     if _has_left(draft, looks):
         yield Loss(Kind.SCRIPT)
 

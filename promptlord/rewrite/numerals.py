@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _ZEROS = "\u0660\u06f0\u0966\u09e6\u0e50"  # of Arabic, Persian, Devanagari, Bengali and Thai
@@ -45,7 +46,7 @@ _SIGNS = {sign: digits for digits, signs in (("2", "二两兩"), ("10", "十")) 
 _SIGNS |= {sign: str(number) for number, sign in enumerate("三四五六七八九", 3)}
 _COUNTED = "个個条條つ人名点點种種篇段句步天周週年月日秒章页頁字位项項次回本件"  # of which such signs tell the number
 _SIGN = re.compile(f"([{''.join(_SIGNS)}])(?=[{_COUNTED}])")
-_ROMAN = re.compile(r"\b([IVXLC]{2,7}|[VX])e?\b")
+_ROMAN = re.compile(r"([IVXLC]{2,7}|[VX])e?")
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
 _RUN = re.compile(r"\d++")
@@ -61,13 +62,12 @@ _TOKEN = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BARE = re.compile(r"(?<![\w.])\.(?=\d)")
-_DOTTED = re.compile(r"(?<![\d.])(\d\d?)\.([0-5]\d)(?![\d.])")  # a time, perhaps
-_BETWEEN = re.compile(r"(?<=\d)[ ().,'/-]++(?=\d)")
-_WORD = re.compile(r"(?:[^\W\d_]|[\u0900-\u0963])++")  # Devanagari's vowel signs are no letters
-# Where the items of a list are counted: before them in their line, or between them.
-_COUNTER = re.compile(
-    r"(?m)(?:^[ \t>*#|(\[-]*+|(?<=[\s:;。,])[(\[]?)(\d{1,2})(?:(?=[.)\]、:/-](?!\d))|(?=\ufe0f?\u20e3))"
-)
+_DOTTED = re.compile(r"\d\d?\.[0-5]\d")  # a time, perhaps
+_GROUPED = re.compile(r"(\d)[ ().,'/-]++(?=\d)")
+_WORD = re.compile(r"""[^\s\d.,;:!?()\[\]{}"'*_/-]++""")  # with Devanagari's vowel signs, which are no letters
+_COUNTS = re.compile(r"[.)\]、:/-](?!\d)|\ufe0f?\u20e3")  # behind what counts the items of a list; before it only
+_BEFORE = re.compile(r"(?:\A|\n)[ \t>*#|(\[-]*+\Z|[\s:;。,][(\[]?\Z")  # what begins a line, or divides it
+_LOOK = 20  # characters before it
 _CHAT = re.compile(r"\b(?:gr8|w8|m8|l8r|h8|b4|2day|2moro\w*|2nite|4u|u|ur)\b|<3", re.IGNORECASE)
 _GLUED = re.compile(r"(?<=[A-Za-z])\d(?=[A-Za-z])")  # p2p, k8s
 _LONG = 7  # digits from which on it does not matter how they are grouped
@@ -82,39 +82,73 @@ class Number(NamedTuple):
     ways: Ways
 
 
-class Told(NamedTuple):
-    """The numbers of an answer: their forms, and all digits without what groups them."""
+def missing(draft: str, answer: str) -> list[str]:
+    """The numbers of a draft that an answer does not tell, as they stand there.
 
-    forms: set[str]
-    digits: str
-
-
-def wanted(draft: str) -> list[Number]:
-    """The numbers that mean something: not those that count the items of a list, nor a mere 1."""
+    Not wanted are those that count the items of a list, and a mere 1; neither do they tell one in an answer, unless the
+    draft counts too.
+    """
     text = _normal(draft)
-    spelt = {"2", "4"} if _CHAT.search(text) else set()  # "2 c u", "4 my essay"
-    text = _spelt_out(_uncounted(text))
-    numbers = {match[0]: Number(match[0], _ways(match)) for match in _TOKEN.finditer(text)}
+    counted = _uncounted(text)
+    rest = _spelt_out(counted)
+    left = [number for number in _wanted(rest, text) if not _stands_in(answer, number.text)]
+    if not left:
+        return []  # as mostly, and the rest takes longer
+    said = _normal(answer)
+    if not {"1", "2"} <= set(_RUN.findall(text)):
+        said = _uncounted(said)
+    said = said if rest == counted else _spelt_out(said)
+    forms = set[str]()
+    for told in (_in_digits, _in_words):
+        forms |= told(said)
+        left = [number for number in left if not any(way <= forms for way in number.ways)]
+    squeezed = _GROUPED.sub(r"\1", said) if left else ""
+    return [number.text for number in left if not _is_regrouped(number.text, squeezed)]
+
+
+def _wanted(rest: str, draft: str) -> list[Number]:
+    spelt = {"2", "4"} if _CHAT.search(draft) else set()  # "2 c u", "4 my essay"
+    numbers = {match[0]: Number(match[0], _ways(match)) for match in _tokens(rest)}
     return [number for text, number in numbers.items() if text not in spelt and all(number.ways)]
 
 
-def told(answer: str, draft: str) -> Told:
-    """What numbers an answer tells, small ones in words too; those that count its items only if the draft counts."""
-    text = _normal(answer)
-    if not {"1", "2"} <= set(_RUN.findall(_normal(draft))):
-        text = _uncounted(text)
-    squeezed = _BETWEEN.sub("", text)
-    forms = {form for match in _TOKEN.finditer(_spelt_out(text)) for way in _ways(match) for form in way}
-    forms |= {_plain(run) for run in _RUN.findall(squeezed) if len(run) > 3}
-    forms |= {_plain(run) for time in _DOTTED.findall(text) for run in time}
-    forms |= {_MEANS[word] for word in _WORD.findall(text.casefold()) if word in _MEANS}
-    forms |= {_SIGNS[sign] for sign in _SIGN.findall(text)} | {_roman(sign) for sign in _ROMAN.findall(text)}
-    return Told(forms | ({"0.5"} if "1\u20442" in text else set()), squeezed)
+def _stands_in(answer: str, number: str) -> bool:
+    """Whether it is there just so, behind a word, and counts no item."""
+    return number in answer and bool(re.search(rf"\w[ (]{{1,2}}{re.escape(number)}(?!\w|[.,:/-]\d|[.)、]\s)", answer))
 
 
-def is_told(number: Number, had: Told) -> bool:
-    digits = "".join(_RUN.findall(number.text))
-    return any(way <= had.forms for way in number.ways) or (len(digits) >= _LONG and digits in had.digits)
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """All numbers; to look for a digit first is ten times as fast as to try at each character."""
+    end = 0
+    while digit := _RUN.search(text, end):
+        token = _TOKEN.match(text, digit.start())
+        assert token
+        yield token
+        end = token.end()
+
+
+def _in_digits(text: str) -> set[str]:
+    forms = set[str]()
+    for token in _tokens(text):
+        forms.update(*_ways(token))
+        if _DOTTED.fullmatch(token[0]):
+            forms.update(map(_plain, token[0].split(".")))
+    return forms | {_plain(run) for run in _RUN.findall(_GROUPED.sub(r"\1", text)) if len(run) > 3}
+
+
+def _in_words(text: str) -> set[str]:
+    words = set(_WORD.findall(text))
+    forms = {_MEANS[word] for word in _MEANS.keys() & set(map(str.casefold, words))}
+    forms |= {_roman(sign[1]) for sign in map(_ROMAN.fullmatch, words) if sign}
+    if text.isascii():
+        return forms
+    return forms | {_SIGNS[sign] for sign in _SIGN.findall(text)} | ({"0.5"} if "1\u20442" in text else set())
+
+
+def _is_regrouped(number: str, squeezed: str) -> bool:
+    """Whether a long number is there with other blanks and signs in it, as phones' are."""
+    digits = "".join(_RUN.findall(number))
+    return len(digits) >= _LONG and digits in squeezed
 
 
 def _normal(text: str) -> str:
@@ -131,10 +165,13 @@ def _spelt_out(text: str) -> str:
 def _uncounted(text: str) -> str:
     """Without what counts the items of a list: 1, 2, 3 … in the places for it."""
     last, pieces, end = 0, [], 0
-    for match in _COUNTER.finditer(text):
-        if (number := int(match[1])) in (1, last + 1):
-            pieces.append(text[end : match.start(1)])
-            last, end = number, match.end(1)
+    for match in _RUN.finditer(text):
+        start = match.start()
+        if len(match[0]) > 2 or int(match[0]) not in (1, last + 1) or not _COUNTS.match(text, match.end()):
+            continue
+        if _BEFORE.search(text[max(0, start - _LOOK) : start] if start > _LOOK else "\n" + text[:start]):
+            pieces.append(text[end:start])
+            last, end = int(match[0]), match.end()
     return " ".join([*pieces, text[end:]])
 
 
