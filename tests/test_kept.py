@@ -147,6 +147,7 @@ def test_what_an_answer_lacks_is_found(draft, answer, kinds):
         ("hi {{ name }}", "Dear {{name}},"),
         ("about [TOPIC]", "About **[TOPIC]**: three ideas"),
         ("about [TOPIC]", "[TOPIC](s) matter"),
+        ("$1, {{x}}, <y> and {z}", "[$1] ({{x}}) [see <y>] <{z}>"),
         ("make it <b>bold</b><br>and <i>nice", "Make it bold and nice."),
         ("a List<String> and a[i]", "A list of strings and an array."),
         ("- [x] milk\n[a link](other)", "Milk, a link."),

@@ -44,6 +44,7 @@ class Loss(NamedTuple):
 
 # Of anything that could be lost; without it a draft needs no closer look.
 _SIGN = re.compile(r"[`~@{\[<$%【\d]|://|www\.|[^\0-\u024f\u1e00-\u1eff\u2000-\u206f]")
+_OTHERS = re.compile(r"[@{\[<$%【\d]|://|www\.")  # of what is neither code nor a script
 # Characters before and after are told by ASCII: in scripts without blanks any other letter may stand there.
 _LINK = re.compile(
     r"""(?<![A-Za-z0-9]) (?: [A-Za-z][A-Za-z0-9+.-]{0,20}+ :// | www\. )
@@ -58,21 +59,29 @@ _PLACEHOLDER = re.compile(
     | (?<! [A-Za-z0-9_\]!] ) (?<! [-*]\ ) \[ [^\W\d_] [^\[\]\n]{0,40} \] (?! [(\[] | :\s*+\S++:// )
     | (?<! [A-Za-z0-9] ) < [^\W\d_] [^<>\n=/"']{0,30} >
     | 【 [^【】\n]{1,40} 】
-    | \$ (?: [1-9] (?! \w | [.,]\d ) | [A-Za-z_]\w{2,40} )
+    | \$ (?: [1-9] (?! [\w%] | [.,]\d ) | [A-Za-z_]\w{2,40} (?! [\w%] ) )
     | % [A-Z_]{3,30} %
     """,
     re.VERBOSE,
 )
-_SLOT = re.compile(
-    r"\{\{[^{}\n]{1,60}\}\}|\$?\{[^{}\n]{1,42}\}|\[[^\[\]\n]{1,42}\]|<[^<>\n]{1,32}>|【[^】\n]{1,40}】|\$\w{1,41}|%\w{1,30}%"
+_SLOTS = tuple(  # one may stand in another
+    re.compile(pattern)
+    for pattern in (
+        r"\{\{[^{}\n]{1,60}\}\}",
+        r"\$?\{[^{}\n]{1,42}\}",
+        r"\[[^\[\]\n]{1,42}\]",
+        r"<[^<>\n]{1,32}>",
+        r"【[^【】\n]{1,40}】",
+        r"[$%]\w{1,41}%?",
+    )
 )
 _MARKUP = """
     a alt b body br button ctrl div em enter esc footer form h1 h2 h3 head header hr html i img input li link main meta
     nav ol p script section shift space span strong style tab table td th title tr ul
 """  # which is no placeholder even where nothing ends it; other markup is known by its end
 _DOLLARS = r"(?<!\d){0}\s?(?:USD|dollars?|bucks|\$)|(?:USD|US\$)\s?{0}(?!\d)"
-_LETTER = re.compile(r"[^\W\d_]")
-_LATIN = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]")
+_LATIN = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]+")
+_BEYOND_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]+")
 _FEW = 4  # letters; where there are more, an answer without any has lost them
 _MUCH, _LITTLE = 1 / 3, 1 / 5  # of a text's letters
 
@@ -95,27 +104,28 @@ def in_words(lost: Collection[Loss]) -> str:
 
 
 def _losses(draft: str, answer: str) -> Iterator[Loss]:
-    """Of what was typed: code is compared as it is, the rest as it looks."""
-    typed, looks = draft, plain(answer)
-    blocks, draft = blocks_of(draft)
-    codes, draft = _taken(INLINE, draft)
-    if blocks or codes:
-        whole = lines_of(answer)
+    """Of what was typed: code is compared as it is, the rest as it looks. What it has no sign of is not looked for."""
+    typed = plain(draft)
+    if "`" in draft or "~~~" in draft:
+        blocks, draft = blocks_of(draft)
+        codes, draft = _taken(INLINE, draft)
+        whole, text = lines_of(answer), squeezed(answer)
         yield from (Loss(Kind.BLOCK, block) for block in blocks if not has_lines(whole, block))
-        text = squeezed(answer)
         yield from (Loss(Kind.CODE, code) for code in codes if not has_code(text, code))
     draft = plain(draft)
-    for kind, pattern, norm in ((Kind.LINK, _LINK, _link), (Kind.ADDRESS, _ADDRESS, str.casefold)):
-        found, draft = _taken(pattern, draft)
-        if found:
-            kept = set(map(norm, pattern.findall(looks)))
-            yield from (Loss(kind, part) for part in found if norm(part) not in kept)
-    slots, draft = _taken(_PLACEHOLDER, draft)
-    if slots := [slot for slot in slots if slot in plain(typed) and not _is_markup(slot, draft)]:
-        kept = set(map(_tight, _SLOT.findall(looks)))
-        yield from (Loss(Kind.PLACEHOLDER, slot) for slot in slots if not _is_slot_kept(slot, kept, looks))
-    yield from (Loss(Kind.NUMBER, number) for number in numerals.missing(draft, looks))
-    if _has_left(draft, looks):
+    if _OTHERS.search(draft):
+        looks = plain(answer)
+        for kind, pattern, norm in ((Kind.LINK, _LINK, _link), (Kind.ADDRESS, _ADDRESS, str.casefold)):
+            found, draft = _taken(pattern, draft)
+            if found:
+                kept = set(map(norm, pattern.findall(looks)))
+                yield from (Loss(kind, part) for part in found if norm(part) not in kept)
+        slots, draft = _taken(_PLACEHOLDER, draft)
+        if slots := [slot for slot in slots if slot in typed and not _is_markup(slot, draft)]:
+            kept = {_tight(slot) for pattern in _SLOTS for slot in pattern.findall(looks)}
+            yield from (Loss(Kind.PLACEHOLDER, slot) for slot in slots if not _is_slot_kept(slot, kept, looks))
+        yield from (Loss(Kind.NUMBER, number) for number in numerals.missing(draft, looks))
+    if _has_left(draft, answer):
         yield Loss(Kind.SCRIPT)
 
 
@@ -158,14 +168,17 @@ def _has_left(draft: str, answer: str) -> bool:
     beyond, share = _beyond_latin(draft)
     if share <= _MUCH and beyond < _FEW:
         return False
+    left, _ = _beyond_latin(answer)
+    if left >= beyond / 2:  # as mostly
+        return False
     left, still = _beyond_latin(_LINK.sub(" ", INLINE.sub(" ", blocks_of(answer)[1])))
-    return not left or (share > _MUCH and left < beyond / 2 and still < _LITTLE)
+    return not left or (share > _MUCH and still < _LITTLE)
 
 
 def _beyond_latin(text: str) -> tuple[int, float]:
     """How many of its letters are not Latin, and their share."""
     if text.isascii():
         return 0, 0.0
-    letters = len(_LETTER.findall(text))
-    beyond = letters - len(_LATIN.findall(text))
+    beyond = sum(map(len, _BEYOND_LATIN.findall(text)))
+    letters = beyond + sum(map(len, _LATIN.findall(text)))
     return beyond, beyond / letters if letters else 0.0

@@ -67,6 +67,7 @@ _GROUPED = re.compile(r"(\d)[ ().,'/-]++(?=\d)")
 _WORD = re.compile(r"""[^\s\d.,;:!?()\[\]{}"'*_/-]++""")  # with Devanagari's vowel signs, which are no letters
 _COUNTS = re.compile(r"[.)\]、:/-](?!\d)|\ufe0f?\u20e3")  # behind what counts the items of a list; before it only
 _BEFORE = re.compile(r"(?:\A|\n)[ \t>*#|(\[-]*+\Z|[\s:;。,][(\[]?\Z")  # what begins a line, or divides it
+_BEHIND_A_WORD, _ALONE = re.compile(r"\w[ (]{1,2}\Z"), re.compile(r"(?!\w|[.,:/-]\d|[.)、]\s)")
 _LOOK = 20  # characters before it
 _CHAT = re.compile(r"\b(?:gr8|w8|m8|l8r|h8|b4|2day|2moro\w*|2nite|4u|u|ur)\b|<3", re.IGNORECASE)
 _GLUED = re.compile(r"(?<=[A-Za-z])\d(?=[A-Za-z])")  # p2p, k8s
@@ -113,8 +114,13 @@ def _wanted(rest: str, draft: str) -> list[Number]:
 
 
 def _stands_in(answer: str, number: str) -> bool:
-    """Whether it is there just so, behind a word, and counts no item."""
-    return number in answer and bool(re.search(rf"\w[ (]{{1,2}}{re.escape(number)}(?!\w|[.,:/-]\d|[.)、]\s)", answer))
+    """Whether it is there just so, behind a word, and counts no item; only its first place is looked at."""
+    start = answer.find(number)
+    return (
+        start > 0
+        and bool(_BEHIND_A_WORD.search(answer[max(0, start - 3) : start]))
+        and bool(_ALONE.match(answer, start + len(number)))
+    )
 
 
 def _tokens(text: str) -> Iterator[re.Match[str]]:
