@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptlord.errors import CutOff, PromptError, TooLarge, Unusable
-from promptlord.rewrite.wording import SYSTEM, WANTED
+from promptlord.rewrite.kept import Kind, Loss
+from promptlord.rewrite.wording import SYSTEM, WANTED, framed
 from promptlord.web.enhance import LONGEST, MORE_ROOM, Enhancement, checked, completion
 
 GPT_OSS = "openai/gpt-oss-20b"
@@ -146,6 +147,14 @@ def test_more_room_is_never_more_than_a_minute_has(prompt, more):
     else:
         assert roomier
         assert call.reserve < roomier.reserve <= 8000 - (call.demand.tokens - call.reserve)
+
+
+def test_what_was_lost_is_counted_with_what_is_sent():
+    call = Enhancement.of("see https://example.com/a", [GPT_OSS])
+    insisting = replace(call, losses=[Loss(Kind.LINK, "https://example.com/a")])
+
+    more = len(json.loads(insisting.body(GPT_OSS))["messages"][1]["content"]) - len(framed(call.prompt))
+    assert insisting.demand.tokens - call.demand.tokens == pytest.approx(more / 3, abs=1)
 
 
 # Prompts too long for a minute's tokens

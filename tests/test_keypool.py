@@ -362,6 +362,8 @@ def test_how_much_a_request_may_take_is_known_once_groq_has_told_it_for_all_keys
 
 def test_how_much_a_request_may_take_is_unknown_while_no_key_works(clock: Clock) -> None:
     pool = KeyPool(["gsk_1"], clock=clock)
-    pool.settle(take(pool), failed(refusal=Refusal.REVOKED))
+    reservation = take(pool)
+    assert pool.most(["m"]) == math.inf  # what is presumed is not known
 
+    pool.settle(reservation, failed(refusal=Refusal.REVOKED))
     assert pool.most(["m"]) == math.inf

@@ -31,8 +31,8 @@ SHORTEST = 2
 # Tokens, as Groq counts them: the template around the messages, and what an answer may take beyond the prompt's own.
 # Reserved too much, a minute's tokens admit fewer enhancements; too little, an answer is cut off and paid for twice.
 # `make bench`, one lane, for plausible answers (to short prompts: median 190), half as long again, and twice as long:
-# 300 makes 12.6, 8.9, 6.2 enhancements a minute, and cuts off 3, 21, 51 %; 200: 11.4, 7.1, 5.7 and 21, 62, 86 %;
-# 400: 11.3, 10.0, 7.3 and 0, 5, 23 %. With three times the room hardly one in a thousand is cut off again.
+# 300 makes 11.3, 8.0, 5.7 enhancements a minute, and cuts off 3, 23, 53 %; 200: 10.0, 6.3, 5.2 and 23, 65, 88 %;
+# 400: 10.4, 9.2, 6.7 and 1, 6, 24 %. With three times the room hardly one in a thousand is cut off again.
 TEMPLATE = 80
 LEAST_RESERVE = 300
 MORE_ROOM = 3
