@@ -175,7 +175,7 @@ def _uncounted(text: str) -> str:
         start = match.start()
         if len(match[0]) > 2 or int(match[0]) not in (1, last + 1) or not _COUNTS.match(text, match.end()):
             continue
-        if _BEFORE.search(text[max(0, start - _LOOK) : start] if start > _LOOK else "\n" + text[:start]):
+        if _BEFORE.search(text[max(0, start - _LOOK) : start]):
             pieces.append(text[end:start])
             last, end = int(match[0]), match.end()
     return " ".join([*pieces, text[end:]])
