@@ -92,7 +92,7 @@ def test_the_constant_comes_first_and_the_untouched_prompt_between_its_marks():
 
     assert request(prompt)["messages"] == [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"<draft>\n{prompt}\n</draft>\n{WANTED}"},
+        {"role": "user", "content": f"<typed>\n{prompt}\n</typed>\n{WANTED}"},
     ]
 
 

@@ -123,7 +123,7 @@ def scripted(request: dict[str, Any]) -> str:
     (draft,) = [draft for draft in corpus() if draft.text == text]
     if messages[-1]["content"].startswith("Improve this prompt"):
         return f"Sure! I made it clearer.\n\n{draft.good}"
-    return draft.good if "<draft>" in messages[0]["content"] else f"{draft.good}\nSign it as [Your Name]."
+    return draft.good if "<typed>" in messages[0]["content"] else f"{draft.good}\nSign it as [Your Name]."
 
 
 def upstream(sim: GroqSim, clock: Clock, counter: Attempts, **settings: Any) -> Upstream:
@@ -152,7 +152,7 @@ def test_each_draft_is_asked_for_in_three_ways_of_each_model(sim: GroqSim, clock
     assert [(each.way, each.model) for each in asked[:3]] == [(way, MODEL) for way in WAYS]
     assert [request["model"] for request in said(sim)] == [MODEL] * 3 + ["openai/gpt-oss-120b"] * 3
     ours, original, bare = said(sim)[:3]
-    assert "<draft>" in ours["messages"][0]["content"]
+    assert "<typed>" in ours["messages"][0]["content"]
     assert (original["messages"][-1]["content"], original["temperature"]) == ("write a poem about rain", 0.3)
     assert bare["messages"] == [{"role": "user", "content": "Improve this prompt:\n\nwrite a poem about rain"}]
     assert "temperature" not in bare

@@ -28,7 +28,7 @@ def enhance(client: FlaskClient, prompt: str = PROMPT) -> TestResponse:
 def told(call: Any) -> str:
     """What a model was told beside the draft."""
     text: str = call.json["messages"][-1]["content"]
-    return text.rpartition("</draft>\n")[2]
+    return text.rpartition("</typed>\n")[2]
 
 
 def test_an_answer_that_lacks_parts_is_asked_for_once_more_and_told_which(serve: Serve, sim: GroqSim) -> None:
@@ -42,7 +42,7 @@ def test_an_answer_that_lacks_parts_is_asked_for_once_more_and_told_which(serve:
     assert [draft_of(call.json["messages"][-1]) for call in (first, second)] == [PROMPT, PROMPT]
     assert "had lost" not in told(first)
     assert told(second).startswith(
-        "<draft-parts>\n`rm -rf /tmp/secret`\nhttps://example.com/secret-page\n{{secret_name}}\n4711\n</draft-parts>\n"
+        "<typed-parts>\n`rm -rf /tmp/secret`\nhttps://example.com/secret-page\n{{secret_name}}\n4711\n</typed-parts>\n"
     )
     assert client.get("/health").get_json()["failedKeys"] == []
 
