@@ -120,6 +120,10 @@ class Unavailable(UpstreamError):
         self.answer = answer
 
 
+class Lossy(Unavailable):
+    """Each answer lacked parts that it was to keep."""
+
+
 class TooLarge(UpstreamError):
     """The request is larger than a minute's tokens; waiting never helps."""
 

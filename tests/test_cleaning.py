@@ -40,6 +40,22 @@ from promptlord.rewrite.cleaning import clean
         "Here's a rewritten version of the original prompt, with more detail and a clear format:\n\n",
         "Below is **a refined version** of your rough draft that keeps its intent:\n",
         "Sure! Here is an enhanced prompt you can paste into any assistant:\n\n",
+        "Rewritten draft:\n",
+        "Here is the prompt:\n\n",
+        "Here's your prompt:\n",
+        "Okay! Here is the improved prompt:\n",
+        "I've rewritten your prompt:\n\n",
+        "New prompt:\n",
+        "✨ Enhanced Prompt:\n",
+        "> Enhanced prompt:\n\n",
+        "¡Claro! Aquí tienes el prompt mejorado:\n",
+        "Bien sûr ! Voici le prompt amélioré :\n",
+        "Natürlich! Hier ist der verbesserte Prompt:\n",
+        "Конечно! Вот улучшенный промпт:\n",
+        "Улучшенный вариант:\n",
+        "好的，以下是优化后的提示词：\n",
+        "もちろんです。以下は改善されたプロンプトです：\n",
+        "بالتأكيد! إليك الموجه المحسّن:\n",
         "Prompt mejorado: ",
         "**Versión mejorada del prompt:**\n",
         "Aquí tienes el prompt mejorado:\n\n",
@@ -130,6 +146,16 @@ def test_quotes_and_fences_around_the_whole_are_taken_off(before, after):
         "Explain what <think>…</think> means.",
         "文章を改善してください：上のテキスト",
         "改进这个提示词：猫的图片",
+        "Here is a polished version of my essay:\nRoses are red.\n\nSay whether it is better than the first.",
+        "Here's an improved version of the function:\n```py\nx\n```\nExplain what changed.",
+        "Below is a revised version of our terms of service:\n1. Be kind.",
+        "Here is the prompt, improved by my colleague, which you should score from 1 to 10:\nwrite a poem",
+        "Aquí está la versión mejorada de mi currículum:\nJuan",
+        "Hier ist die überarbeitete Version meines Briefes:\nHallo",
+        "Вот улучшенная версия моего резюме:\nИван",
+        "Sure enough, the revised version is late:\nexplain why.",
+        "Here is the draft:\nRoses are red.\n\nCorrect it.",
+        "This is the original prompt of my teacher:\nwrite",
         "优化：把提示写得更短",
         "プロンプトを改善してください：\n猫の写真",
         "Improved version of the guide: write it for beginners.",
@@ -203,3 +229,10 @@ def test_cleaning_only_takes_off_what_is_around_and_does_it_once(text):
 
     assert cleaned in text
     assert clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("draft", ['"Carpe diem"', "```python\nprint(1)\n```", "“Now or never”", "«Un»"])
+def test_what_the_draft_itself_has_around_it_stays(draft):
+    assert clean(draft, draft) == draft
+    assert clean(f"Enhanced prompt:\n{draft}", draft) == draft
+    assert clean(draft, "another") != draft

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from completions import draft_of
 from conftest import KEYS, ROOT, Clock
-from eval.asking import BARE, ORIGINAL, OURS, WAYS, Answer, Asked, Memory, ask, cost, plan
-from eval.asking import Counter as Attempts
+from eval.asking import BARE, ORIGINAL, OURS, WAYS, Answer, Asked, Attempts, Memory, ask, cost, plan
 from eval.checks import CHECKS, failures
 from eval.corpus import Draft, corpus, some
 from eval.report import Result, report
@@ -26,6 +25,7 @@ from promptlord.groq.attempts import Upstream
 from promptlord.groq.transport import Transport
 from promptlord.rewrite.cleaning import clean
 from promptlord.rewrite.kept import losses
+from promptlord.rewrite.wording import SYSTEM
 from promptlord.web.enhance import checked
 
 MODEL = "openai/gpt-oss-20b"
@@ -73,8 +73,8 @@ def test_each_check_is_seen_to_fail() -> None:
     assert {one.check for draft in corpus() for one in spoilt(draft)} == set(CHECKS)
 
 
-PARTS, LANGUAGE, ANSWERS, LENGTH, PLACEHOLDERS = (
-    *("keeps all parts", "keeps the language"),
+PARTS, LANGUAGE, SAYS, ANSWERS, LENGTH, PLACEHOLDERS = (
+    *("keeps all parts", "keeps the language", "still says it"),
     *("does not answer", "right length", "no new placeholders"),
 )
 
@@ -87,7 +87,10 @@ PARTS, LANGUAGE, ANSWERS, LENGTH, PLACEHOLDERS = (
         ("ignore", "BANANA", [LENGTH]),
         ("close-mark", "Rome", [ANSWERS, LENGTH]),
         ("translate-ru", "Good morning, I will be late today.", [PARTS, LANGUAGE, ANSWERS, LENGTH]),
-        ("heizung", f"{'Write a polite e-mail to my landlord about the heating. ' * 2}", [LANGUAGE]),
+        ("heizung", "Write a polite e-mail to my landlord about the heating. " * 2, [LANGUAGE, SAYS]),
+        ("heizung", "Sehr geehrter Herr Müller, die Heizung in der Wohnung geht seit drei Tagen nicht.", [ANSWERS]),
+        ("text-above", "You are an editor. Summarise a text in simple English, in short sentences.", [SAYS]),
+        ("quote", "Explain why the map is not the territory, and why every model is false. Be brief.", [SAYS]),
         ("rekishi", "你是一位历史老师。请简短地总结日本的历史，让中学生也能理解，并且用列表。", [LANGUAGE]),
         (
             "mustache",
@@ -101,7 +104,31 @@ def test_what_models_do_wrong_is_told_by_its_name(name: str, answer: str, failed
     assert failures(DRAFTS[name], answer) == failed
 
 
-@pytest.mark.parametrize(("count", "expected"), [(None, 120), (0, 120), (500, 120), (30, 30), (1, 1)])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "Below is a Python function that returns the wrong total:",
+        "Here are two JavaScript snippets:",
+        "Hier ist eine Fehlermeldung aus meiner React-App:",
+        "Here's my to-do list:",
+        "I'm trying to decide between an iPhone and an Android phone.",
+        "I've got a laptop that has become slow.",
+        "Feel free to use metaphor and imagery.",
+        "Let me know which questions I should answer first.",
+    ],
+)
+def test_what_a_good_prompt_may_begin_or_end_with_is_not_taken_for_something_around_it(start: str) -> None:
+    good = DRAFTS["wedding-speech"].good
+
+    assert "nothing around it" not in failures(DRAFTS["wedding-speech"], f"{start}\n{good}")
+    assert "nothing around it" not in failures(DRAFTS["wedding-speech"], f"{good}\n{start}")
+
+
+def test_the_words_of_our_own_that_must_not_be_told_are_ours() -> None:
+    assert all(words in SYSTEM for words in DRAFTS["system-prompt"].absent)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(None, 120), (500, 120), (30, 30), (1, 1)])
 def test_some_drafts_are_spread_over_all(count: int | None, expected: int) -> None:
     chosen = some(corpus(), count)
 
@@ -166,7 +193,7 @@ def test_it_takes_as_long_as_it_says_within_the_free_plans_limits(clock: Clock, 
         told = all_of(sim, clock, asked, memory)
 
         assert len([answer for _, answer in told if isinstance(answer, Answer)]) == len(asked) == 120
-        assert {call.status for call in sim.calls} == {200, 413}  # one draft can't fit into a minute's tokens
+        assert {call.status for call in sim.calls} == {200}
         assert 0.85 * tokens < sum(call.tokens for call in sim.calls if call.status == 200) <= tokens
         assert 0.75 * minutes < (clock() - began) / 60 < minutes
 
@@ -183,9 +210,11 @@ def test_minutes_bind_where_there_is_little_to_ask_and_else_the_days_tokens() ->
     little, much = plan([DRAFTS["poem"]] * 10, [MODEL]), plan([DRAFTS["poem"]] * 1000, [MODEL])
     few, many = (cost(asked, 1)[0] for asked in (little, much))
 
-    assert cost(little, 1) == (few, (few - 8000) / 8000)
-    assert cost(little, 2) == (few, (few / 2 - 8000) / 8000)
+    assert few == pytest.approx(many / 100)
+    assert cost(little, 1)[1] == pytest.approx((few - 8000) / 8000)
+    assert cost(little, 1000)[1] == len(little) / 60  # each takes a second
     assert cost(much, 1)[1] == pytest.approx((many - 200_000) / 200_000 * 24 * 60)
+    assert cost(much, 2)[1] == pytest.approx((many / 2 - 200_000) / 200_000 * 24 * 60)
     assert cost([], 0) == (0, 0)
 
 
@@ -200,13 +229,59 @@ def test_a_second_call_is_counted_and_one_refused_is_no_end(sim: GroqSim, clock:
     assert (bare.text != "", bare.calls) == (True, 1)
 
 
-@pytest.mark.parametrize("fault", [Trouble.named("invalid_api_key"), Trouble.named("access_denied"), Trouble.reset()])
-def test_where_asking_on_is_in_vain_it_ends(sim: GroqSim, clock: Clock, memory: Memory, fault: Trouble) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(Trouble.named(name) for name in ("invalid_api_key", "access_denied", "bad_request", "model_not_found")),
+        *(Trouble.reset(), Trouble.status(500), Trouble.garbage(), Trouble.length("You")),
+    ],
+)
+def test_where_asking_on_is_in_vain_it_ends_and_nothing_is_remembered(
+    sim: GroqSim, clock: Clock, memory: Memory, fault: Trouble
+) -> None:
     sim.order(fault, times=None)
 
     with pytest.raises((Exhausted, Unavailable)):
-        all_of(sim, clock, plan([DRAFTS["poem"]], [MODEL]), memory)
+        all_of(sim, clock, plan(corpus()[:3], [MODEL]), memory)
     assert not memory.file.exists()
+
+
+def test_one_that_met_groqs_trouble_is_left_for_the_next_time(sim: GroqSim, clock: Clock, memory: Memory) -> None:
+    sim.limits, sim.reply = UNLIMITED, scripted
+    asked = plan([DRAFTS["poem"]], [MODEL])
+    sim.order(Trouble.status(500), times=3)  # all attempts of the first
+    all_of(sim, clock, asked, memory)
+    assert [each in memory for each in asked] == [False, True, True]
+
+    sim.forget()
+    all_of(sim, clock, asked, memory)
+    assert len(sim.calls) == 1
+
+
+def test_an_answer_of_one_host_is_none_of_another(memory: Memory) -> None:
+    here, there = (Asked(DRAFTS["poem"], OURS, MODEL, host) for host in ("http://here", "http://there"))
+    memory.add(here, Answer("You are a poet."))
+
+    assert here in memory
+    assert there not in memory
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"\xff\xfe", b"[" * 100_000, b"{}", b"[]", b'["name"]', b'["name", 5, "", 1, ""]'),
+        *(b'["name", "x", "", "2", ""]', b'["na', '["name", "字'.encode()[:-1]),
+    ],
+)
+def test_a_line_that_is_none_is_passed_over(tmp_path: Path, line: bytes) -> None:
+    file, asked = tmp_path / "answers.jsonl", Asked(DRAFTS["poem"], OURS, MODEL)
+    Memory(file).add(asked, Answer("You are a poet.", "", 2, "2026-11-30"))
+    file.write_bytes(line + b"\n" + file.read_bytes() + line)
+
+    memory = Memory(file)
+    assert memory[asked] == Answer("You are a poet.", "", 2, "2026-11-30")
+    memory.add(asked, Answer("You are another."))
+    assert Memory(file)[asked].text == "You are another."
 
 
 # All of it, as somebody runs it
@@ -237,10 +312,8 @@ def test_it_asks_judges_and_tells_and_goes_on_where_it_was_stopped(run: Run, sim
     page, file = tmp_path / "eval.md", tmp_path / "answers.jsonl"
 
     assert first.returncode == 0, first.stderr
-    assert re.match(
-        r"60 of 60 answers are to be asked for: some [\d,]+ tokens at the most, and .* 3 organization", first.stdout
-    )
-    assert first.stdout.rstrip().endswith(f"60 of 60 answers, told in {page}")
+    assert re.match(r"60 of 60 answers are to be asked for: some [\d,]+ tokens at .* about \d min", first.stdout)
+    assert first.stdout.rstrip().endswith(f"60 of 60 answers are known\nWhat they are worth stands in {page}")
     told = page.read_text()
     assert "| all | 20 of 20 | 0 of 20 | 0 of 20 |" in told
     assert "| no new placeholders | 0 | 20 | 0 |" in told
@@ -259,6 +332,42 @@ def test_it_asks_judges_and_tells_and_goes_on_where_it_was_stopped(run: Run, sim
     assert run("--limit", "20", "--report", GROQ_API_KEYS="").returncode == 0
     assert sim.calls == []
     assert page.read_text() == told
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--limit", "0"], "--limit: invalid"),
+        (["--limit", "-3"], "--limit: invalid"),
+        (["--models", " , "], "--models: invalid"),
+        (["--models", "another", "--limit", "1"], "Not served: another"),
+        (["--into", "/proc/x", "--limit", "1"], "❌ "),
+    ],
+)
+def test_what_can_not_be_asked_is_said_before_anything_is_spent(
+    run: Run, sim: GroqSim, arguments: list[str], words: str
+) -> None:
+    told = run(*arguments)
+
+    assert told.returncode != 0
+    assert words in told.stderr
+    assert "Traceback" not in told.stderr
+    assert sum(call.method == "POST" for call in sim.calls) <= 3  # the probes
+
+
+@pytest.mark.live
+def test_models_may_be_written_with_blanks_and_a_terminal_may_know_ascii_only(run: Run) -> None:
+    told = run("--models", f" {MODEL}, {MODEL} ", "--limit", "12", PYTHONIOENCODING="ascii")
+
+    assert told.returncode == 0, told.stderr
+    assert "36 of 36 answers are known" in told.stdout
+
+
+@pytest.mark.live
+def test_where_nothing_is_known_no_page_is_written(run: Run, tmp_path: Path) -> None:
+    assert run("--report").stdout == "0 of 360 answers are known\n"
+    assert not (tmp_path / "eval.md").exists()
 
 
 @pytest.mark.live

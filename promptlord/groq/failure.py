@@ -50,6 +50,8 @@ def failure(verdicts: Sequence[Verdict], ready_in: float) -> errors.UpstreamErro
             return errors.Exhausted(words, ready_in, cause=cause, reason=f"{verdict.reason}: {when}")
         case Fault.KEY | Fault.KEY_FOR_MODEL | Fault.LACKING:
             return errors.Exhausted(words, ready_in, cause=cause, reason=verdict.reason)
+        case Fault.LOST:
+            return errors.Lossy(words, cause=cause, reason=verdict.reason)
         case Fault.SIZE:
             return errors.TooLarge(words, cause=cause, reason=verdict.reason)
     return errors.Unavailable(words, verdict.answer, cause=cause, reason=verdict.reason)

@@ -38,7 +38,7 @@ LEAST_RESERVE = 300
 MORE_ROOM = 3
 TIGHT = 0.75  # of a reserve, which is worth a try where there is no room for all: tokens are estimated with caution
 TELLING = 100  # characters; to shorten a prompt to fewer helps nobody
-OURS = TEMPLATE + -(-len(SYSTEM + framed("")) // 4)  # English prose has four characters a token or more
+FRAME = TEMPLATE + -(-len(SYSTEM + framed("")) // 4)  # English prose has four characters a token or more
 
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,7})')  # with such quotes in no text
 
@@ -114,7 +114,7 @@ class Enhancement:
     def _own(self) -> int:
         """Tokens of what is sent."""
         told = estimate(framed("", self.losses)) - estimate(framed("")) if self.losses else 0
-        return OURS + self._estimate + told
+        return FRAME + self._estimate + told
 
     def fingerprint(self) -> bytes:
         return hashlib.blake2b(self.prompt.encode(), digest_size=16).digest()
@@ -139,8 +139,8 @@ class Enhancement:
 
     def _too_long(self, most: float, excess: int = 0, *, cut_off: bool = False) -> TooLarge:
         """How far to shorten it, if that is known, so that it fits as Groq has counted it, and as we do."""
-        counted = max(1, most + excess - self.reserve - OURS) if excess else self._estimate
-        room = most - OURS - LEAST_RESERVE
+        counted = max(1, most + excess - self.reserve - FRAME) if excess else self._estimate
+        room = most - FRAME - LEAST_RESERVE
         share = min(room / (counted + self._estimate), (room + most / TIGHT - most) / (2 * self._estimate))
         fits = (TIGHT * min(share, 1) if cut_off else share) * len(self.prompt)
         words = f" to about {_round(fits):,} characters" if most and fits > TELLING else ""
@@ -163,7 +163,7 @@ class Enhancement:
         return json.dumps(request, ensure_ascii=False).encode()
 
     def read(self, answer: Readable) -> str:
-        text = completion(answer.read())
+        text = completion(answer.read(), self.prompt)
         if lost := losses(self.prompt, text):
             raise Lost(in_words(lost), None if self.losses else self._insisting(lost))
         return text
@@ -175,7 +175,7 @@ def _round(number: float) -> int:
     return int(number) // scale * scale
 
 
-def completion(body: bytes) -> str:
+def completion(body: bytes, draft: str = "") -> str:
     """Return the enhanced prompt of a chat completion, never empty. Raises ``CutOff`` or ``Unusable``."""
     try:
         choice = json.loads(body)["choices"][0]
@@ -187,7 +187,7 @@ def completion(body: bytes) -> str:
         raise CutOff("cut off for want of room")
     if not isinstance(text, str):
         raise Unusable("its content is not text")
-    if not (enhanced := clean(text)):
+    if not (enhanced := clean(text, draft)):
         raise Unusable("empty")
     return enhanced.replace("\u2011", "-")  # gpt-oss likes hyphens that do not break, on which code and links do
 

@@ -5,7 +5,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,13 @@ from promptlord.errors import Cause
 from promptlord.groq.attempts import Call, Upstream
 from promptlord.pool.quota import FREE_PLAN, PERIODS, TPD, TPM
 from promptlord.pool.state import Demand
+from promptlord.rewrite.wording import parameters
 from promptlord.tokens import estimate
-from promptlord.web.enhance import TEMPLATE, Enhancement, Readable, completion
+from promptlord.web.enhance import MORE_ROOM, TEMPLATE, Enhancement, Readable, completion
 
 OURS, ORIGINAL, BARE = "ours", "original", "bare"
+CALL = 1.0  # seconds that one takes
+ROW = 3  # failures of Groq's one after the other, after which there is no use in going on
 ROOM = 600  # tokens that an answer may take beyond the draft's, where the way of asking is not ours
 
 # What the service before this one told its models, in other words: the text is not ours.
@@ -60,8 +64,10 @@ class Plain:
     def counted(self, answer: Readable) -> int:
         return 0
 
-    def roomier(self) -> None:
-        return None
+    def roomier(self) -> "Plain | None":
+        most = MORE_ROOM * self.options["max_completion_tokens"]
+        options = {**self.options, "max_completion_tokens": most}
+        return None if self.resized else replace(self, options=options, resized=True)
 
     def smaller(self, excess: int, most: int) -> None:
         return None
@@ -71,8 +77,8 @@ def call(way: str, text: str, model: str) -> Call[str]:
     """The call that asks ``model`` in one of the three ways."""
     if way == OURS:
         return Enhancement.of(text, [model])
-    effort = {"reasoning_effort": "low", "include_reasoning": False} if model.startswith("openai/gpt-oss") else {}
-    options = {"max_completion_tokens": ROOM + estimate(text), **effort}
+    options = {**parameters(model), "max_completion_tokens": ROOM + estimate(text)}
+    del options["temperature"]
     if way == BARE:
         return Plain([{"role": "user", "content": f"Improve this prompt:\n\n{text}"}], [model], options)
     messages = [{"role": "system", "content": _ORIGINAL}, {"role": "user", "content": text}]
@@ -83,11 +89,12 @@ WAYS = (OURS, ORIGINAL, BARE)
 
 
 class Asked(NamedTuple):
-    """A draft to be asked for in one way of one model."""
+    """A draft to be asked for in one way of one model, which somebody serves at ``host``."""
 
     draft: Draft
     way: str
     model: str
+    host: str = ""
 
     @property
     def call(self) -> Call[str]:
@@ -95,25 +102,31 @@ class Asked(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The same for the same words to the same model: when the wording changes, it is asked anew."""
-        return hashlib.blake2b(self.call.body(self.model) or b"", digest_size=16).hexdigest()  # type: ignore[arg-type]
+        """The same for the same words to the same model of the same host: when these change, it is asked anew."""
+        body = self.call.body(self.model)
+        assert isinstance(body, bytes)
+        return hashlib.blake2b(self.host.encode() + body, digest_size=16).hexdigest()
 
 
 class Answer(NamedTuple):
-    """What came back: a text, or why there is none; and how many calls it took."""
+    """What came back: a text, or why there is none; how many calls it took; and the day."""
 
     text: str
     refused: str = ""
     calls: int = 1
+    day: str = ""
 
 
-def plan(drafts: Sequence[Draft], models: Sequence[str]) -> list[Asked]:
+def plan(drafts: Sequence[Draft], models: Sequence[str], host: str = "") -> list[Asked]:
     """All there is to ask: each draft in all ways one after the other, so that a part of it compares them too."""
-    return [Asked(draft, way, model) for draft in drafts for model in models for way in WAYS]
+    return [Asked(draft, way, model, host) for draft in drafts for model in models for way in WAYS]
 
 
 def cost(asked: Sequence[Asked], organizations: int) -> tuple[int, float]:
-    """Tokens that Groq will count at the most, second calls aside; and the minutes that takes on its free plan."""
+    """Tokens that Groq will count at the most, second calls aside; and the minutes that takes on its free plan.
+
+    As if nothing had been asked for today.
+    """
     needs: dict[str, int] = {}
     for each in asked:
         tokens = each.call.demand.tokens
@@ -121,7 +134,7 @@ def cost(asked: Sequence[Asked], organizations: int) -> tuple[int, float]:
             needs[each.model] = needs.get(each.model, 0) + tokens
     longest = max(needs.values(), default=0) / max(1, organizations)
     minutes = [max(0.0, longest - FREE_PLAN[name]) / FREE_PLAN[name] * PERIODS[name] / 60 for name in (TPM, TPD)]
-    return sum(needs.values()), max(minutes)
+    return sum(needs.values()), max(*minutes, len(asked) * CALL / 60)
 
 
 class Memory:
@@ -131,11 +144,12 @@ class Memory:
         """Reads what is there. A line that was cut off is as good as none."""
         self.file = file
         self._answers: dict[str, Answer] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
+        text = file.read_text("utf-8", "replace") if file.exists() else ""
         for line in text.split("\n"):
-            with suppress(ValueError, TypeError):
-                name, *answer = json.loads(line)
-                self._answers[name] = Answer(*answer)
+            with suppress(ValueError, TypeError, RecursionError):
+                name, *told = json.loads(line)
+                if [*map(type, told)] == [str, str, int, str]:
+                    self._answers[name] = Answer(*told)
         if text and not text.endswith("\n"):
             self._write("\n")
 
@@ -154,14 +168,14 @@ class Memory:
             file.write(text)
 
 
-class Counter:
+class Attempts:
     """Counts the attempts of one request."""
 
     def __init__(self) -> None:
-        self.attempts = 0
+        self.count = 0
 
     def attempted(self, label: str, fault: str) -> None:
-        self.attempts += fault != "limit"
+        self.count += fault != "limit"
 
     def spent(self, model: str, tokens: int) -> None:
         pass
@@ -169,29 +183,36 @@ class Counter:
 
 def ask(
     upstream: Upstream,
-    counter: Counter,
+    attempts: Attempts,
     asked: Sequence[Asked],
     memory: Memory,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[Asked, Answer | float]]:
     """Ask for what is not in memory yet, one after the other; yields each answer, and the seconds of each long wait.
 
-    Raises ``UpstreamError`` where asking on would be in vain.
+    What is Groq's trouble, and says nothing of the draft, is not remembered. Raises ``UpstreamError`` where asking on
+    would be in vain.
     """
+    row = 0
     for each in asked:
         while each not in memory:
-            counter.attempts = 0
+            attempts.count = 0
             try:
-                answer = Answer(upstream.fetch(each.call), "", max(1, counter.attempts))
+                answer = Answer(upstream.fetch(each.call))
             except errors.Exhausted as error:
                 if error.cause is not Cause.BUSY:
                     raise
                 yield each, error.ready_in
                 wait(error.ready_in)
                 continue
-            except (errors.TooLarge, errors.Unavailable) as error:
-                if error.cause not in (Cause.REQUEST, Cause.GROQ) or "unreachable" in error.reason:
+            except (errors.TooLarge, errors.Lossy) as error:
+                answer = Answer("", error.reason)
+            except errors.UpstreamError as error:
+                row += 1
+                if error.cause is not Cause.GROQ or row == ROW:
                     raise
-                answer = Answer("", error.reason, max(1, counter.attempts))
+                yield each, Answer("", error.reason)
+                break
+            row, answer = 0, answer._replace(calls=max(1, attempts.count), day=str(date.today()))
             memory.add(each, answer)
             yield each, answer

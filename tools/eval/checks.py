@@ -35,12 +35,15 @@ WORDS = {  # that hardly a sentence lacks
 _WORDS = {language: frozenset(words.split()) for language, words in WORDS.items()}
 
 _LEAD_IN = re.compile(
-    r"(?:sure|certainly|of course|absolutely|here (?:is|are)|here['’]s|below is|i['’](?:ve|m|ll)|let me|hier ist|voici|"
-    r"aquí (?:está|tienes)|aqui está|вот|以下是|当然|もちろん|以下は|다음은|إليك)\b[^\n]{0,150}[:：.!]\s*\n",
-    re.IGNORECASE,
+    r"""(?: (?:sure|certainly|of\ course|absolutely|okay|great)[!,.:] | (?:当然|好的|もちろん(?:です)?)[！，。]
+    | (?:here(?:['’]s|\ is|\ are)|below\ is|hier\ ist|voici|aquí\ (?:está|tienes)|aqui\ está|вот|إليك|以下[是は]|다음은)
+      [^\n]{0,80} (?:prompt|version|draft|промпт|запрос|الموجه|提示|文本|版本|プロンプト|文章|프롬프트)
+    | i(?:['’]ve|\ have)\ (?:rewritten|improved|made|enhanced) )
+    [^\n]{0,150} [:：.!！。]? \s*\n""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _TALK = re.compile(
-    r"\n[^\n]{0,40}\b(?:let me know|feel free to|hope this helps|would you like me|this (?:version|prompt) is)\b",
+    r"\n[^\n]{0,40}\b(?:let me know if|feel free to (?:ask|adjust|change)|hope this helps|would you like me)[^\n]*\Z",
     re.IGNORECASE,
 )
 
@@ -75,6 +78,11 @@ def _has(text: str, word: str) -> bool:
     return bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
 
 
+def _still_says(draft: Draft, answer: str) -> bool:
+    """Each of the draft's ``present``: a reference, a quotation, a name; where there is a choice, one of the words."""
+    return all(any(_has(answer, word) for word in words.split("|")) for words in draft.present)
+
+
 def _right_length(draft: Draft, answer: str) -> bool:
     most = max(SOME, min(MOST * len(draft.text), len(draft.text) + MORE))
     return LEAST * len(draft.text) <= len(answer) <= most
@@ -88,6 +96,7 @@ CHECKS: Mapping[str, Callable[[Draft, str], bool]] = {
     "keeps all parts": _kept,
     "keeps the language": _same_language,
     "nothing around it": _bare,
+    "still says it": _still_says,
     "does not answer": _not_answered,
     "right length": _right_length,
     "no new placeholders": _nothing_to_fill_in,

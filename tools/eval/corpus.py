@@ -15,6 +15,7 @@ class Draft(NamedTuple):
     traps: tuple[str, ...]
     text: str
     absent: tuple[str, ...]
+    present: tuple[str, ...]
     good: str
 
 
@@ -26,13 +27,14 @@ def corpus() -> list[Draft]:
 
 def _draft(each: dict[str, Any]) -> Draft:
     text = each["draft"] + each.get("fill", "") * LENGTH
-    text = (text[:LENGTH] if "fill" in each else text).strip()
+    text = (text[: each.get("length", LENGTH)] if "fill" in each else text).strip()
     good = each["good"].strip().replace("{draft}", text)
-    return Draft(each["id"], each["language"], tuple(each["traps"]), text, tuple(each.get("absent", ())), good)
+    traps, absent, present = (tuple(each.get(name, ())) for name in ("traps", "absent", "present"))
+    return Draft(each["id"], each["language"], traps, text, absent, present, good)
 
 
 def some(drafts: list[Draft], count: int | None) -> list[Draft]:
-    """``count`` of them, spread evenly over all, so that each trap has its share."""
-    if not count or count >= len(drafts):
+    """``count`` of them (``None``: all), spread evenly, so that each trap has its share."""
+    if count is None or count >= len(drafts):
         return drafts
     return [drafts[place * len(drafts) // count] for place in range(count)]

@@ -29,18 +29,21 @@ some of the drafts.
 | keeps all parts | code, links, addresses, placeholders, numbers, script are there, as the service checks it |
 | keeps the language | its letters, or its small words, are the draft's |
 | nothing around it | no lead-in, label, quotes, fence, or talk behind it |
+| still says it | what it refers to ("the text above"), quotes or names, where the draft is one that does |
 | does not answer | the answer's word is absent, where the draft is a question or an order with a known one |
 | right length | 0.8 to 12 times the draft's; a short one may have 700 characters, a long one 2,500 more |
 | no new placeholders | nothing to fill in that the draft does not have |
 
-"Refused": the service says that it could not improve the prompt, and the extension keeps what was typed. A second call:
-an answer had lost parts, and was asked for once more."""
+"Refused": the service says that it could not improve the prompt, or that it is too long; the extension keeps what was
+typed. A second call: an answer had lost parts, and was asked for once more. No rule sees whether facts were invented,
+or whether a prompt is a good one: read some."""
 NEVER = "**It has not been run against Groq yet.** What follows is only what the checks make of the corpus itself."
 SELF = """\
 ## The checks, judged
 
 Each draft of the corpus has a good rewriting, written by hand as a model should make it. Of these {count}, the checks
-find fault with {wrong} (false alarms). Of answers that are the good one with one thing made wrong, they find:
+find fault with {wrong} (false alarms). Of answers that are the good one with one thing made wrong they find as follows;
+whoever wrote the checks wrote these too, which shows that each works, and not how often a model slips through:
 
 {found}"""
 

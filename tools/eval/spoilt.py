@@ -34,9 +34,13 @@ def spoilt(draft: Draft) -> Iterator[Spoilt]:
             yield Spoilt(f"without a part: {kind.value}", "keeps all parts", good.replace(text, "it"))
     yield Spoilt("in another language", "keeps the language", _GERMAN if draft.language == "en" else _ENGLISH)
     yield Spoilt("with a lead-in", "nothing around it", f"Here's the improved prompt, as you asked for:\n\n{good}")
+    yield Spoilt("with a lead-in in Chinese", "nothing around it", f"当然！以下是改进后的文本：\n{good}")
     yield Spoilt("with an introduction", "nothing around it", f"Sure! I made it clearer and more specific.\n\n{good}")
     yield Spoilt("in quotes", "nothing around it", f"„{good.replace('“', '').replace('„', '')}“")
     yield Spoilt("with talk behind it", "nothing around it", f"{good}\n\nLet me know if you want me to change it!")
+    for words in draft.present:
+        if len(words.split("|")) == 1 and words in good:
+            yield Spoilt("without what it says", "still says it", good.replace(words, "it"))
     for word in draft.absent:
         yield Spoilt("answered or obeyed", "does not answer", f"{good}\n{word}")
     yield Spoilt("cut short", "right length", good[: len(draft.text) // 2])
