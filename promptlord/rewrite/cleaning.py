@@ -51,7 +51,7 @@ _THEIRS = _words("""
 _JOINED = "|".join(sorted((word for word in _KNOWN if word[0] >= "\u3040"), key=len, reverse=True))  # without blanks
 _WORD = re.compile(rf"{_JOINED}|[^\s#*_,.!¡！。，、\u3040-\u9fff]++|[\u3040-\u9fff]")
 _BEFORE = re.compile(r"[#*_>\s✨🚀✅¡-]*+")
-_AFTER = re.compile(r"(?:[*_]|[^\S\n])*+(?:[:：](?:[*_]++(?=\s|\Z))?|\Z|(?=\n))")
+_AFTER = re.compile(r"(?:[*_]|[^\S\n])*(?:[:：](?:[*_]++(?=\s|\Z))?|\Z|(?=\n))")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
 
 

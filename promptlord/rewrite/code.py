@@ -10,8 +10,8 @@ from promptlord.rewrite.looks import usual
 SHORT = 4  # letters of a word of code that might be any word
 
 # A fence may follow words in its line ("fix this: ```js") or a list's marker; before the one that ends it may be code.
+# Here and beside, no group repeats possessively: in Python 3.11 that loses its place where the group matches in part.
 _OPENS = re.compile(r"([^`~]*+)(`{3,}+|~{3,}+)[\w+#.-]*+[ \t]*+\Z")
-_CLOSES = re.compile(r"([^`~]*+(?:[`~]{1,2}+[^`~]++)*+)(`{3,}+|~{3,}+)[ \t]*+\Z")
 # What may stand before and after is told by ASCII: in scripts without blanks it is any other letter.
 INLINE = re.compile(r"(?<![A-Za-z0-9`])(`{1,3})(?![`\s])([^`\n]*[^`\s])\1(?![A-Za-z0-9`])")
 _WORDLY = re.compile(r"[A-Za-z0-9_]")
@@ -25,8 +25,8 @@ def blocks_of(text: str) -> tuple[list[str], str]:
             opens = _OPENS.match(line)
             rest.append(opens[1] if opens else line)
             fence = opens[2] if opens else ""
-        elif (closes := _CLOSES.match(line)) and closes[2].startswith(fence):
-            blocks.append([*block, closes[1]])
+        elif line.rstrip().endswith(fence):
+            blocks.append([*block, line.rstrip().rstrip(fence[0])])
             block, fence = [], ""
         else:
             block.append(line)

@@ -46,13 +46,11 @@ class Loss(NamedTuple):
 _SIGN = re.compile(r"[`~@{\[<$%【\d]|://|www\.|[^\0-\u024f\u1e00-\u1eff\u2000-\u206f]")
 _OTHERS = re.compile(r"[@{\[<$%【\d]|://|www\.")  # of what is neither code nor a script
 # Characters before and after are told by ASCII: in scripts without blanks any other letter may stand there.
+_PATH = r"[A-Za-z0-9_~:/?#@!$&'()*+=%{}.\u00c0-\u024f\u0400-\u04ff-]++"
 _LINK = re.compile(
-    r"""(?<![A-Za-z0-9]) (?: [A-Za-z][A-Za-z0-9+.-]{0,20}+ :// | www\. )
-    (?: [A-Za-z0-9_~:/?#@!$&'()*+=%{}.\u00c0-\u024f\u0400-\u04ff-] | [,;] (?! \d | https?: | www\. | \s | \Z ) )++
-    """,
-    re.VERBOSE,
+    rf"(?<![A-Za-z0-9])(?:[A-Za-z][A-Za-z0-9+.-]{{0,20}}+://|www\.){_PATH}(?:[,;](?!\d|https?:|www\.){_PATH})*"
 )
-_ADDRESS = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}+@[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+)++", re.ASCII)
+_ADDRESS = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}+@[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+)+", re.ASCII)
 _PLACEHOLDER = re.compile(
     r"""\{\{ [^{}\n]{1,60} \}\}
     | (?<! [\w)] ) \$? \{ (?: \d | [^\W\d] [^{}\n:;"'=,()\[\]]{0,40} ) \}

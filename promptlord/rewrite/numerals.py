@@ -57,7 +57,7 @@ _TOKEN = re.compile(
     | (?P<time> \d\d? (?: : \d\d (?: : \d\d )? (?![\d:]) | (?=\s?[ap]\.?m\b) ) )
     | (?P<year> (?: (?<=['/]) \d\d (?!\d) | \d\d (?=s\b) ) )
     | (?P<long> \d (?: [ ()/-]{0,3} \d ){6,17} (?!\d) )
-    | (?P<number> \d{1,3} (?: [ ] \d{3} )++ (?!\d) | \d++ (?: [.,'] \d++ )*+ (?: \s?k\b )? )
+    | (?P<number> \d{1,3} (?: [ ] \d{3} )+ (?!\d) | \d++ (?: [.,'] \d++ )* (?: \s?k\b )? )
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -135,7 +135,7 @@ def _tokens(text: str) -> Iterator[re.Match[str]]:
 
 def _in_digits(text: str) -> set[str]:
     forms = set[str]()
-    for token in _tokens(text):
+    for token in {token[0]: token for token in _tokens(text)}.values():
         forms.update(*_ways(token))
         if _DOTTED.fullmatch(token[0]):
             forms.update(map(_plain, token[0].split(".")))
