@@ -302,7 +302,7 @@ def seconds(draft: str, answer: str) -> float:
 def test_whatever_repeats_is_compared_in_no_time(unit):
     draft, answer = (unit * (length // len(unit) + 1) for length in (5000, 30_000))
 
-    assert seconds(draft[:5000], answer[:30_000]) < 0.15
+    assert seconds(draft[:5000], answer[:30_000]) < 0.25
     assert seconds(f"a{draft}"[:5000], f"b {answer}"[:100_000]) < 0.25
 
 
@@ -311,7 +311,7 @@ def test_whatever_repeats_is_compared_in_no_time(unit):
 def test_whatever_repeats_in_whatever_repeats_is_compared_in_no_time(ours, theirs, times):
     draft, answer = ("".join((unit * times)[:3000] for unit in units) for units in (ours, theirs))
 
-    assert seconds((draft * 5000)[:5000], (answer * 30_000)[:30_000]) < 0.15
+    assert seconds((draft * 5000)[:5000], (answer * 30_000)[:30_000]) < 0.25
 
 
 @settings(deadline=None)
