@@ -42,9 +42,7 @@ class Loss(NamedTuple):
         return self.text if len(self.text) <= SHOWN else f"{self.text[:SHOWN]} [and so on]"
 
 
-# Of anything that could be lost; without it a draft needs no closer look.
-_SIGN = re.compile(r"[`~@{\[<$%【\d]|://|www\.|[^\0-\u024f\u1e00-\u1eff\u2000-\u206f]")
-_OTHERS = re.compile(r"[@{\[<$%【\d]|://|www\.")  # of what is neither code nor a script
+_PARTS = re.compile(r"[@{\[<$%【\d]|://|www\.")  # signs of links, addresses, placeholders and numbers
 # Characters before and after are told by ASCII: in scripts without blanks any other letter may stand there.
 _PATH = r"[A-Za-z0-9_~:/?#@!$&'()*+=%{}.\u00c0-\u024f\u0400-\u04ff-]++"
 _LINK = re.compile(
@@ -73,20 +71,21 @@ _SLOTS = tuple(  # one may stand in another
         r"[$%]\w{1,41}%?",
     )
 )
-_MARKUP = """
+_MARKUP_NAMES = """
     a alt b body br button ctrl div em enter esc footer form h1 h2 h3 head header hr html i img input li link main meta
     nav ol p script section shift space span strong style tab table td th title tr ul
 """  # which is no placeholder even where nothing ends it; other markup is known by its end
+_MARKUP = frozenset(_MARKUP_NAMES.split())
 _DOLLARS = r"(?<!\d){0}\s?(?:USD|dollars?|bucks|\$)|(?:USD|US\$)\s?{0}(?!\d)"
-_LATIN = re.compile(r"[A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]+")
-_BEYOND_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00ba\u00c0-\u024f\u1e00-\u1eff]+")
+_LATIN = re.compile(r"[A-Za-z\u00aa\u00b5\u00ba\u00c0-\u024f\u1e00-\u1eff]+")
+_BEYOND_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00b5\u00ba\u00c0-\u024f\u1e00-\u1eff]+")
 _FEW = 4  # letters; where there are more, an answer without any has lost them
 _MUCH, _LITTLE = 1 / 3, 1 / 5  # of a text's letters
 
 
 def losses(draft: str, answer: str) -> list[Loss]:
     """What ``answer`` lacks of ``draft``, ``MANY`` at the most; nothing if it is as good as there."""
-    return list(islice(_losses(draft, answer), MANY)) if _SIGN.search(draft) else []
+    return list(islice(_losses(draft, answer), MANY))
 
 
 def placeholders(text: str) -> set[str]:
@@ -103,16 +102,16 @@ def in_words(lost: Collection[Loss]) -> str:
 
 def _losses(draft: str, answer: str) -> Iterator[Loss]:
     """Of what was typed: code is compared as it is, the rest as it looks. What it has no sign of is not looked for."""
-    typed = plain(draft)
+    typed = draft
     if "`" in draft or "~~~" in draft:
         blocks, draft = blocks_of(draft)
         codes, draft = _taken(INLINE, draft)
-        whole, text = lines_of(answer), squeezed(answer)
+        whole, text = lines_of(answer) if blocks else "", squeezed(answer)
         yield from (Loss(Kind.BLOCK, block) for block in blocks if not has_lines(whole, block))
         yield from (Loss(Kind.CODE, code) for code in codes if not has_code(text, code))
     draft = plain(draft)
-    if _OTHERS.search(draft):
-        looks = plain(answer)
+    if _PARTS.search(draft):
+        typed, looks = plain(typed), plain(answer)
         for kind, pattern, norm in ((Kind.LINK, _LINK, _link), (Kind.ADDRESS, _ADDRESS, str.casefold)):
             found, draft = _taken(pattern, draft)
             if found:
@@ -144,7 +143,7 @@ def _link(link: str) -> str:
 
 
 def _is_markup(slot: str, draft: str) -> bool:
-    return slot.startswith("<") and (slot[1:-1].strip().lower() in _MARKUP.split() or f"</{slot[1:]}" in draft)
+    return slot.startswith("<") and (slot[1:-1].strip().lower() in _MARKUP or f"</{slot[1:]}" in draft)
 
 
 def _is_slot_kept(slot: str, kept: Collection[str], answer: str) -> bool:

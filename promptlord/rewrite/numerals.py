@@ -42,10 +42,10 @@ _WORDS = """
     1000 thousand
 """
 _MEANS = {word: digits for digits, *words in map(str.split, _WORDS.strip().splitlines()) for word in words}
-_SIGNS = {sign: digits for digits, signs in (("2", "二两兩"), ("10", "十")) for sign in signs}
-_SIGNS |= {sign: str(number) for number, sign in enumerate("三四五六七八九", 3)}
+_HAN = {sign: digits for digits, signs in (("2", "二两兩"), ("10", "十")) for sign in signs}
+_HAN |= {sign: str(number) for number, sign in enumerate("三四五六七八九", 3)}
 _COUNTED = "个個条條つ人名点點种種篇段句步天周週年月日秒章页頁字位项項次回本件"  # of which such signs tell the number
-_SIGN = re.compile(f"([{''.join(_SIGNS)}])(?=[{_COUNTED}])")
+_HAN_COUNT = re.compile(f"([{''.join(_HAN)}])(?=[{_COUNTED}])")
 _ROMAN = re.compile(r"([IVXLC]{2,7}|[VX])e?")
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
@@ -148,7 +148,7 @@ def _in_words(text: str) -> set[str]:
     forms |= {_roman(sign[1]) for sign in map(_ROMAN.fullmatch, words) if sign}
     if text.isascii():
         return forms
-    return forms | {_SIGNS[sign] for sign in _SIGN.findall(text)} | ({"0.5"} if "1\u20442" in text else set())
+    return forms | {_HAN[sign] for sign in _HAN_COUNT.findall(text)} | ({"0.5"} if "1\u20442" in text else set())
 
 
 def _is_regrouped(number: str, squeezed: str) -> bool:
