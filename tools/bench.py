@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from burst import burst
 from clients import RETRIED, Visit, greedy, is_greedy, press
+from costs import costs
 from groqsim import DIMENSIONS, MODELS, Limits
 from latency import latency, table, verdict
 from rig import ROOT, Seen, groq, service
@@ -399,6 +400,7 @@ PARTS: dict[str, tuple[str, Callable[[float, str | None], tuple[str, bool]]]] = 
     "burst": ("A burst", lambda seconds, only: burst()),
     "reserves": ("The reserve", reserves),
     "together": ("Many processes, one pool", lambda seconds, only: together(seconds)),
+    "costs": ("What it costs", lambda seconds, only: costs()),
     "added": ("What the service adds", lambda seconds, only: (latency(), True)),
 }
 

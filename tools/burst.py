@@ -1,14 +1,12 @@
 """A burst: many presses at the same instant. Whether all are served, how soon, and at what cost of memory."""
 
-import re
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from groqsim import MODELS
 from latency import table, verdict
-from rig import enhance, groq, health, service
+from rig import enhance, groq, health, pss, service
 from workload import PROMPTS, reply
 
 PRESSES = 200
@@ -61,9 +59,3 @@ def together(prompts: Sequence[str], port: int) -> tuple[list[tuple[int, float]]
         looks.append(health(port))
         time.sleep(LOOKS)
     return answers, looks
-
-
-def pss(pid: int) -> float:
-    """Megabytes that are a process's own, with its share of what it shares."""
-    (size,) = re.findall(r"^Pss: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    return int(size) * 1024 / 1e6

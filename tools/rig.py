@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,7 +117,7 @@ def service(
     url: str, keys: Sequence[str], models: Sequence[str], log: int | IO[bytes] = subprocess.DEVNULL, **more: str
 ) -> Iterator[Service]:
     """The service as a user would start it, but for the clients' limits, a token for ``/v1`` and ``more`` settings."""
-    port = _free_port()
+    port = free_port()
     settings = {
         "GROQ_API_KEYS": ",".join(keys),
         "GROQ_BASE_URL": url,
@@ -126,15 +127,24 @@ def service(
         "ACCESS_TOKENS": TOKEN,
         "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
         "PYTHON_DOTENV_DISABLED": "1",
-        "PATH": os.environ["PATH"],
     } | more
-    command, began = [sys.executable, "-m", "gunicorn"], time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=log, stderr=log)
-    try:
+    began = time.monotonic()
+    with running([sys.executable, "-m", "gunicorn"], ROOT, settings, log) as process:
         _wait_for(port, began)
         took = time.monotonic() - began
-        (worker,) = workers_of(process.pid)
-        yield Service(port, worker, took, process.pid)
+        (worker,) = workers_of(process)
+        yield Service(port, worker, took, process)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], where: Path, settings: Mapping[str, str], log: int | IO[bytes] = subprocess.DEVNULL
+) -> Iterator[int]:
+    """A server in a process of its own, whose number it yields; it is told to end, and killed if it does not."""
+    env = {"PATH": os.environ["PATH"], **settings}
+    process = subprocess.Popen(command, cwd=where, env=env, stdout=log, stderr=log)
+    try:
+        yield process.pid
     finally:
         process.terminate()
         try:
@@ -155,7 +165,7 @@ class RedisServer:
 
     def __init__(self, port: int = 0) -> None:
         """``port``: any that is free, if 0. Raises ``FileNotFoundError`` if there is none on this machine."""
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = redis_url(self.port)
         self.start()
 
@@ -197,8 +207,13 @@ def redis_url(port: int) -> str:
 
 def cpu(pid: int) -> float:
     """Seconds of processor that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(~pid << 3 | 2)  # Linux' name for another process' clock; /proc counts hundredths
+
+
+def pss(pid: int) -> float:
+    """Megabytes that are a process's own, with its share of what it shares."""
+    (size,) = re.findall(r"^Pss: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(size) * 1024 / 1e6
 
 
 def workers_of(master: int) -> list[int]:
@@ -206,7 +221,7 @@ def workers_of(master: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -20,9 +20,8 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, 
 from pathlib import Path
 from typing import IO
 
-from burst import pss
 from groqsim import MODELS
-from rig import RedisServer, Service, health, services, workers_of
+from rig import RedisServer, Service, health, pss, services, workers_of
 from soak_clients import TOKEN, Heard, Line, press_once
 from soak_groq import KEYS, SHARE, WHOLE_TIME, TroubledGroq, troubled
 from soak_judge import OK, judge

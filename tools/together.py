@@ -77,15 +77,15 @@ def measure(load: Load, seconds: float) -> Done:
         redis = stack.enter_context(closing(RedisServer())) if load.shared else None
         setting = {"REDIS_URL": redis.url} if redis else {}
         ours = stack.enter_context(services(load.processes, sim.url, [*keys], load.models, **setting))
-        pipe = stack.enter_context(beside(_clients, [service.port for service in ours]))
-        _ask(pipe, WARM)
+        pipe = stack.enter_context(beside(pressing, [service.port for service in ours]))
+        press_for(pipe, WARM)
         before, there = sum(cpu(service.worker) for service in ours), cpu(redis.pid) if redis else 0.0
-        times, statuses, took = _ask(pipe, seconds)
+        times, statuses, took = press_for(pipe, seconds)
         after = sum(cpu(service.worker) for service in ours)
         return Done(times, statuses, took, after - before, cpu(redis.pid) - there if redis else 0.0)
 
 
-def _ask(pipe: Connection, seconds: float) -> tuple[list[float], Counter[int], float]:
+def press_for(pipe: Connection, seconds: float) -> tuple[list[float], Counter[int], float]:
     pipe.send(seconds)
     answer: tuple[list[float], Counter[int], float] = pipe.recv()
     return answer
@@ -116,7 +116,7 @@ class Client:
         return int(head.split(b" ", 2)[1]), time.perf_counter() - self._began
 
 
-def _clients(pipe: Connection, ports: Sequence[int]) -> None:
+def pressing(pipe: Connection, ports: Sequence[int]) -> None:
     """Ask for as many seconds as the pipe says, again and again; say each time what came of it."""
     with selectors.DefaultSelector() as waiting:
         for number, port in enumerate(islice(cycle(ports), CLIENTS)):
