@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from io import StringIO
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
-from limits import parse_many
-from redis import Redis
 
 from promptlord import typos
 from promptlord.errors import ConfigError
@@ -35,6 +34,8 @@ EXTENSIONS_AND_LOCALHOST = (
     "http://[::1]:*",
 )
 
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 30 * 86400, "year": 360 * 86400}
+_LIMIT = re.compile(rf"\s*(\d+)\s*(?:/|per)\s*(\d*)\s*({'|'.join(_UNITS)})s?\s*", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]+", re.ASCII)  # a name, or an IPv6 address without its brackets
 
 
@@ -111,15 +112,27 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def limits(text: str) -> list[tuple[int, int]]:
+    """The limits that ``text`` names in Flask-Limiter's notation, calls and seconds each, the shortest first.
+
+    Raises ``ValueError``.
+    """
+    found = [_LIMIT.fullmatch(part) for part in re.split("[,;|]", text)] if text else []
+    if not all(found):
+        raise ValueError("limits such as '1 per 2 seconds;100 per minute', or nothing")
+    named = [(int(match[1]), (int(match[2] or 1) or 1) * _UNITS[match[3].lower()]) for match in found if match]
+    return sorted(named, key=itemgetter(1))
+
+
 def _limits(text: str) -> str:
-    try:
-        return ";".join(str(limit) for limit in parse_many(text)) if text else ""
-    except ValueError:
-        raise ValueError("limits such as '1 per 2 seconds;100 per minute', or nothing") from None
+    limits(text)
+    return text
 
 
 def _redis(text: str) -> str:
     if _is_address(text, "redis", "rediss"):
+        from redis import Redis  # which takes as long to import as Flask, for those who have one
+
         with suppress(ValueError, TypeError):  # of a query that redis does not know
             Redis.from_url(text).connection_pool.make_connection()  # which does not connect
             return text

@@ -54,6 +54,20 @@ def test_a_blank_setting_has_its_default(name, blank):
     assert read(name, blank) == DEFAULTS[name]
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", []),
+        ("1 per 2 seconds;100 per minute", [(1, 2), (100, 60)]),
+        ("5/minute, 100 per 2 hours|1/SECOND", [(1, 1), (5, 60), (100, 7200)]),
+        (" 7per3days ; 1 / month ", [(7, 3 * 86400), (1, 30 * 86400)]),
+        ("9 per 0 year", [(9, 360 * 86400)]),
+    ],
+)
+def test_limits_are_told_in_flask_limiters_notation(text, named):
+    assert config.limits(text) == named
+
+
 @pytest.mark.parametrize("blank", ["", "  "])
 def test_blank_client_limits_are_none_at_all(blank):
     assert read("CLIENT_LIMITS", blank) == ""
@@ -75,7 +89,7 @@ def test_blank_client_limits_are_none_at_all(blank):
         ("REQUEST_TIMEOUT_SECONDS", "7.25", 7.25),
         ("ALLOWED_ORIGINS", "*", ("*",)),
         ("ALLOWED_ORIGINS", "https://a.example/,\nhttp://[::1]:*", ("https://a.example", "http://[::1]:*")),
-        ("CLIENT_LIMITS", "5/minute, 100 per 2 hours", "5 per 1 minute;100 per 2 hour"),
+        ("CLIENT_LIMITS", "5/minute, 100 per 2 hours", "5/minute, 100 per 2 hours"),
         ("TRUSTED_HOPS", "10", 10),
         ("REDIS_URL", "rediss://:p%40ss@cache.example:6380/0", "rediss://:p%40ss@cache.example:6380/0"),
         ("PORT", "65535", 65535),
@@ -125,6 +139,8 @@ def test_settings_are_read(name, text, value):
         ("CLIENT_LIMITS", "5"),
         ("CLIENT_LIMITS", "5 per secret"),
         ("CLIENT_LIMITS", "5 per minute;secret"),
+        ("CLIENT_LIMITS", "5 per minute;"),
+        ("CLIENT_LIMITS", "٥ per minute"),
         ("ACCESS_TOKENS", "secret,secr\u00e9t"),
         ("ACCESS_TOKENS", "secret\x00"),
         ("TRUSTED_HOPS", "-1"),

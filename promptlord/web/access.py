@@ -8,11 +8,10 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from flask import Flask, Response, request
 from flask_cors import CORS
-from limits import parse_many
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
-from promptlord.config import Config
+from promptlord.config import Config, limits
 from promptlord.errors import TooOften
 from promptlord.pool.clients import Limit, Used
 from promptlord.web.refusals import because
@@ -129,10 +128,9 @@ def harden(response: Response) -> Response:
     return response
 
 
-def limit_clients(counter: Counter, limits: str, function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, for each client as often as its limits allow. Raises ``TooOften``."""
-    parsed = [Limit(limit.amount, limit.get_expiry()) for limit in parse_many(limits)] if limits else []
-    parsed.sort(key=lambda limit: limit.seconds)
+def limit_clients(counter: Counter, text: str, function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, for each client as often as the limits allow that ``text`` names. Raises ``TooOften``."""
+    parsed = [Limit(*limit) for limit in limits(text)]
     if not parsed:
         return function
 
