@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -16,7 +17,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, NotFound, Req
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keypool import KeyPool
-from promptlord import check_keys, errors
+from promptlord import errors
 from promptlord.config import Config
 from promptlord.errors import ConfigError, PromptError, TooOften, UpstreamError
 from promptlord.groq.admission import Admission
@@ -24,7 +25,6 @@ from promptlord.groq.attempts import Upstream
 from promptlord.groq.check import AFTER_START, KeyCheck
 from promptlord.groq.transport import Transport
 from promptlord.pool.memory import MemoryStorage
-from promptlord.pool.redis import RedisStorage
 from promptlord.typos import CONSOLE
 from promptlord.web import enhance, status
 from promptlord.web import openai as v1
@@ -33,6 +33,9 @@ from promptlord.web.body import BODY_MAX, in_words
 from promptlord.web.refusals import because, log_refusals
 from promptlord.web.service import Service
 from promptlord.web.traffic import Traffic, watch
+
+if TYPE_CHECKING:
+    from promptlord.pool.redis import RedisStorage
 
 log = logging.getLogger("promptlord")
 
@@ -73,7 +76,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     app.extensions["promptlord"] = Service(config, pool, groq, limited, traffic, partial(check.teach, pool))
     app.register_blueprint(enhance.routes)
     app.register_blueprint(status.routes)
-    app.cli.add_command(check_keys.command(config))
+    app.cli.add_command(_check_keys(config))
     for prefix in v1.PREFIXES:
         app.register_blueprint(v1.routes, name=prefix.strip("/").replace("/", "-"), url_prefix=prefix)
     app.register_error_handler(HTTPException, _http_error)
@@ -83,9 +86,11 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     return app
 
 
-def _storage(config: Config, clock: Callable[[], float] | None) -> MemoryStorage | RedisStorage:
+def _storage(config: Config, clock: Callable[[], float] | None) -> "MemoryStorage | RedisStorage":
     """Where the pool and the clients' counts are kept: here, or where processes and machines share them."""
     if config.redis_url:
+        from promptlord.pool.redis import RedisStorage  # for those who have one: it takes as long as Flask
+
         return RedisStorage(config.redis_url, **config.redis_options)
     return MemoryStorage(clock or time.monotonic)
 
@@ -111,6 +116,20 @@ def _check_once(app: Flask, check: Callable[[], object]) -> None:
         if not begun.locked() and begun.acquire(blocking=False):
             response.call_on_close(threading.Thread(target=check, name="check", daemon=True).start)
         return response
+
+
+def _check_keys(config: Config) -> click.Command:
+    """The command for the keys of ``config``."""
+
+    @click.command("check-keys")
+    @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+    def check_keys(as_json: bool) -> None:
+        """Ask Groq which of the keys work, whose they are, and which of GROQ_MODELS they may use. Costs no tokens."""
+        from promptlord.check_keys import tell  # which no server needs
+
+        sys.exit(0 if tell(config, as_json=as_json) else 1)
+
+    return check_keys
 
 
 def _set_up_log(config: Config) -> None:

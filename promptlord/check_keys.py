@@ -23,22 +23,15 @@ Keys of one organization add nothing: its limits hold for all of them together.
 And Groq's terms forbid using several organizations to get around its limits."""
 
 
-def command(config: Config) -> click.Command:
-    """Return the command for the keys of ``config``."""
-
-    @click.command("check-keys")
-    @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-    def check_keys(as_json: bool) -> None:
-        """Ask Groq which of the keys work, whose they are, and which of GROQ_MODELS they may use. Costs no tokens."""
-        for warning in config.warnings:
-            click.echo(f"⚠️  {warning}", err=True)
-        if not config.keys:
-            click.echo(f"❌ No Groq API key is configured: set GROQ_API_KEYS to keys from {CONSOLE}", err=True)
-        told = _told(config, _ask_all(config))
-        click.echo(json.dumps(told, indent=2) if as_json else _table(told))
-        sys.exit(0 if told["ok"] else 1)
-
-    return check_keys
+def tell(config: Config, *, as_json: bool) -> bool:
+    """Print what Groq says of the keys of ``config``; return whether some work, and all models exist."""
+    for warning in config.warnings:
+        click.echo(f"⚠️  {warning}", err=True)
+    if not config.keys:
+        click.echo(f"❌ No Groq API key is configured: set GROQ_API_KEYS to keys from {CONSOLE}", err=True)
+    told = _told(config, _ask_all(config))
+    click.echo(json.dumps(told, indent=2) if as_json else _table(told))
+    return bool(told["ok"])
 
 
 def _ask_all(config: Config) -> list[Finding]:
