@@ -254,7 +254,7 @@ def costs() -> tuple[str, bool]:
         told.append(_row(FELT, felts())[0])
     head = ("what", "ours", "naive app", "bare Node", "× that", "before", "must")
     about = f"""\
-Medians of {ROUNDS} rounds in turn. Calls come from {CLIENTS} clients without a pause, who are counted and meet no limit;
+Medians of {ROUNDS} rounds in turn. Calls come from {CLIENTS} clients without a pause, counted, below their limits;
 events are those of {STREAMS} streams, one each {PAUSE * MILLISECONDS:.0f} ms. Before: when this was first measured."""
     return f"{about}\n\n{table(head, told)}", good
 

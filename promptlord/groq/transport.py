@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import IO, Any
 
 import requests
@@ -100,19 +101,20 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
+def _https_pool(ca_bundle: str, *args: Any, **kwargs: Any) -> _HttpsPool:
+    """The pool, which is made for the first call: so late are the authorities read, too."""
+    return _HttpsPool(*args, **kwargs, ssl_context=tls(ca_bundle))
+
+
 class _Adapter(HTTPAdapter):
     """requests' adapter on timed connections; one ``SSLContext``, since requests re-reads the CA file for each."""
 
     def __init__(self, ca_bundle: str, connections: int) -> None:
-        self._context = tls(ca_bundle)
         super().__init__(pool_connections=1, pool_maxsize=connections, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": partial(_https_pool, ca_bundle)}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing to load: the context above verifies."""
+        """Nothing to load: the pool's context verifies."""
 
 
 class Answer:
