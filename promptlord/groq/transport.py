@@ -47,6 +47,8 @@ class _Timed:
 
     sock: socket.socket | None
     answered = 0
+    _holds = False  # the next bytes back, a request's head,
+    _head = b""  # which is this until the first of its body come
     response_class = TimedResponse
 
     def connect(self) -> None:
@@ -63,10 +65,22 @@ class _Timed:
         sock.settimeout(at_least_some(min(deadline.left(), CONNECT_TIMEOUT)))  # for the whole of TLS's handshake
         return sock
 
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        self._holds, self._head = sending.has_body, b""
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+
     def send(self, data: Any) -> None:
-        """Send bytes until the deadline: with urllib3, each block of an upload has a time-out of its own."""
+        """Send bytes until the deadline: with urllib3, each block of an upload has a time-out of its own.
+
+        A head goes with its body: two packets would wake whoever waits at the other end twice.
+        """
         if self.sock is None:
             self.connect()
+        if self._holds:
+            self._holds, self._head = False, data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
         self.sock.settimeout(at_least_some(sending.deadline.left()))  # type: ignore[union-attr]
         try:
             super().send(data)  # type: ignore[misc]
@@ -211,8 +225,10 @@ class Transport:
         request.method, request.url = method, self._base_url + path
         request.body = body  # type: ignore[assignment]  # an open file is as good
         request.headers = {"User-Agent": "promptlord-backend", **headers}  # type: ignore[assignment]
+        length = 0 if body is None else _length(body)
         if body is not None:
-            request.headers["Content-Length"] = str(_length(body))
+            request.headers["Content-Length"] = str(length)
+        sending.has_body = length > 0
         try:
             return self._send(request, deadline)
         except _NeverSent:
