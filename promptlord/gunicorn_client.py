@@ -63,10 +63,13 @@ class ClientSocket:
         self._left = {select.POLLIN: 0.0, select.POLLOUT: 0.0}
         self.began = time.monotonic()  # its request
         self._lag = 0.0  # seconds it was waited for, less those that its bytes have made up for
+        self._holds = False  # what comes next back, a response's head,
+        self._head = b""  # which is this until the first of its body comes
 
     def begin(self, seconds: float) -> None:
         """A request has come: so long its body may let us wait, and so long its response."""
         self.began = time.monotonic()
+        self._holds = True
         self._left = {select.POLLIN: seconds, select.POLLOUT: seconds}
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -88,9 +91,22 @@ class ClientSocket:
         return count
 
     def sendall(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self.send(rest) :]
+        """Send it; a response's head with the first of its body, for each packet wakes whoever waits for it."""
+        if self._holds:
+            self._holds, self._head = False, data
+            return
+        data, self._head = self._head + data, b""
+        sent = self.send(data)
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            while rest:
+                rest = rest[self.send(rest) :]
+
+    def flush(self) -> None:
+        """Send the head of a response that has no body."""
+        self._holds = False
+        if self._head:
+            self.sendall(b"")
 
     def setblocking(self, flag: bool) -> None:
         """It never does."""

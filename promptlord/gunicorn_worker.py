@@ -113,7 +113,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: TConn) -> object:
         conn.sock.begin(self.request_timeout)
-        return super().handle(conn)
+        kept = super().handle(conn)
+        try:
+            conn.sock.flush()
+        except OSError:
+            return False
+        return kept
 
     def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
         """Answer as JSON, and say what was wrong, not with what: gunicorn answers HTML, and logs what it was sent."""
