@@ -28,7 +28,7 @@ from promptlord.pool.memory import MemoryStorage
 from promptlord.typos import CONSOLE
 from promptlord.web import enhance, status
 from promptlord.web import openai as v1
-from promptlord.web.access import guard_origins, harden, limit_clients
+from promptlord.web.access import guard_origins, limit_clients
 from promptlord.web.body import BODY_MAX, in_words
 from promptlord.web.refusals import because, log_refusals
 from promptlord.web.service import Service
@@ -69,7 +69,6 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
     watch(app, traffic, clock or time.monotonic)
     log_refusals(app, clock or time.monotonic)
     guard_origins(app, config)
-    app.after_request(harden)
     if config.check_keys:
         _check_once(app, partial(check.teach, pool, AFTER_START))
     limited = limit_clients(storage, config.client_limits, groq.fetch)

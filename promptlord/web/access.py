@@ -3,11 +3,10 @@
 import hmac
 import re
 from collections.abc import Callable, Collection, Sequence
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import ParamSpec, Protocol, TypeVar
 
 from flask import Flask, Response, request
-from flask_cors import CORS
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
@@ -28,6 +27,8 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+READABLE = {"Access-Control-Expose-Headers": "Retry-After, X-Request-Id"}
+CALLABLE = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "86400"}  # seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,16 +41,11 @@ class Counter(Protocol):
 
 
 def guard_origins(app: Flask, config: Config) -> None:
-    """Let only allowed web pages in. Flask-Cors answers preflights, yet leaves refusing to us."""
+    """Let only allowed web pages in, and tell browsers so (CORS, as the Fetch standard has it).
+
+    With every response they are told to load and run nothing foreign, to guess nothing and to keep nothing.
+    """
     allowed = re.compile(rf"(?:{'|'.join(map(_wildcards, config.allowed_origins))})\Z", re.IGNORECASE | re.ASCII)
-    CORS(
-        app,
-        origins=[allowed],
-        methods=["GET", "POST"],
-        expose_headers=["Retry-After", "X-Request-Id"],
-        max_age=86400,
-        vary_header=False,
-    )
 
     @app.before_request
     def refuse() -> None:
@@ -60,8 +56,18 @@ def guard_origins(app: Flask, config: Config) -> None:
             raise Forbidden(FOREIGN)
 
     @app.after_request
-    def vary(response: Response) -> Response:
-        response.vary.add("Origin")  # Flask-Cors says so only where it allows one
+    def tell(response: Response) -> Response:
+        headers, origin = response.headers, request.headers.get("Origin")
+        headers["Vary"] = ", ".join([*headers.getlist("Vary"), "Origin"])
+        headers.extend(SECURITY_HEADERS)
+        if request.endpoint not in ("static", "status.favicon"):  # which are asked for again only if they have changed
+            headers.setdefault("Cache-Control", "no-store")
+        if origin is not None and allowed.match(origin):
+            headers.extend(READABLE)
+            headers["Access-Control-Allow-Origin"] = origin
+            if request.method == "OPTIONS":  # before a call, which these allow
+                headers.extend(CALLABLE)
+                headers["Access-Control-Allow-Headers"] = request.headers.get("Access-Control-Request-Headers", "")
         return response
 
 
@@ -120,14 +126,6 @@ def _is_one_of(tokens: Collection[str], given: bytes) -> bool:
     return bool(sum(hmac.compare_digest(given, token.encode()) for token in tokens))
 
 
-def harden(response: Response) -> Response:
-    """Tell browsers, with every response, to load and run nothing foreign, to guess nothing and to keep nothing."""
-    response.headers.update(SECURITY_HEADERS)
-    if request.endpoint not in ("static", "status.favicon"):  # which are asked for again only if they have changed
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
-
-
 def limit_clients(counter: Counter, text: str, function: Callable[P, R]) -> Callable[P, R]:
     """The same function, for each client as often as the limits allow that ``text`` names. Raises ``TooOften``."""
     parsed = [Limit(*limit) for limit in limits(text)]
@@ -146,10 +144,10 @@ def limit_clients(counter: Counter, text: str, function: Callable[P, R]) -> Call
 def _address() -> str:
     """The client's address; of IPv6 the network that one customer is given, within which addresses are free."""
     told = request.remote_addr or "unknown"
+    if ":" not in told:
+        return told
     try:
-        address = ip_address(told)
+        address = IPv6Address(told)
     except ValueError:
         return told
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
-    return told
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
