@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -44,6 +44,12 @@ SPARE_THREADS = 4  # never wait for Groq, so that /health is answered whatever e
 WHAT_TO_SET = f"Set GROQ_API_KEYS to one or more keys from {CONSOLE}, then restart."
 
 
+class App(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The same: nothing here is asynchronous, which Flask would look for nine times a request."""
+        return func
+
+
 def create_app(config: Config | None = None, clock: Callable[[], float] | None = None) -> Flask:
     """Wire the service; ``clock`` is the pool's, in seconds. A malformed setting ends the process with one line."""
     if config is None:
@@ -52,7 +58,7 @@ def create_app(config: Config | None = None, clock: Callable[[], float] | None =
         except ConfigError as error:
             sys.exit(f"❌ {error}")
         _keep_to_port(config.port)
-    app = Flask(__name__, template_folder="promptlord/web/templates", static_folder="promptlord/web/static")
+    app = App(__name__, template_folder="promptlord/web/templates", static_folder="promptlord/web/static")
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
     if config.trusted_hops:
