@@ -103,7 +103,9 @@ def missing(draft: str, answer: str) -> list[str]:
     for told in (_in_digits, _in_words):
         forms |= told(said)
         left = [number for number in left if not any(way <= forms for way in number.ways)]
-    squeezed = _GROUPED.sub(r"\1", said) if left else ""
+        if not left:
+            return []
+    squeezed = _GROUPED.sub(r"\1", said)
     return [number.text for number in left if not _is_regrouped(number.text, squeezed)]
 
 
