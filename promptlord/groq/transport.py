@@ -21,7 +21,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from promptlord.config import tls
 from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq.connecting import connect, why_not
-from promptlord.groq.deadline import Deadline, TimedResponse, at_least_some, sending
+from promptlord.groq.deadline import Deadline, at_least_some, sending
+from promptlord.groq.response import TimedResponse
 
 log = logging.getLogger("promptlord")
 
