@@ -42,25 +42,63 @@ def at_least_some(seconds: float) -> float:
     return max(seconds, 0.001)
 
 
-class Reader(io.RawIOBase):
-    """A socket's bytes until the deadline, or until the client has hung up."""
+class Line:
+    """A connection, ready to be written to. It never blocks: what would is waited for, until the request's deadline.
 
-    def __init__(self, sock: Any, deadline: Deadline) -> None:
+    A socket's own time-out would have the system asked twice each time, and start anew with each byte.
+    """
+
+    def __init__(self, raw: socket.socket) -> None:
+        raw.setblocking(False)
+        self._raw = raw
+
+    def sendall(self, data: bytes) -> None:
+        """Raises ``TimeoutError``, or the ``OSError`` of a connection that broke."""
+        rest, events = memoryview(data), select.POLLOUT
+        while rest:
+            try:
+                rest = rest[self._raw.send(rest) :]
+                continue
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                events = select.POLLOUT
+            except ssl.SSLWantReadError:
+                events = select.POLLIN
+            wait(self._raw, events, sending.deadline)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What is read from it for the request that this thread has sent."""
+        return io.BufferedReader(Reader(self._raw, sending.deadline))
+
+    def settimeout(self, seconds: float | None) -> None:
+        """It has none."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+class Reader(io.RawIOBase):
+    """A connection's bytes until the deadline, or until the client has hung up."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock, self._deadline = sock, deadline
-        self._raw = sock.makefile("rb", buffering=0)
+        self._holds_open = sock.makefile("rb", buffering=0)
         self.ended = False  # whoever reads on finds the end
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        if self.ended:
-            return 0
-        if not self.pending():
-            self._wait()
-        self._sock.settimeout(at_least_some(self._deadline.left()))
-        count: int | None = self._raw.readinto(buffer)
-        return count
+    def readinto(self, buffer: Any) -> int:
+        events = select.POLLIN
+        while not self.ended:
+            if not self.pending():
+                wait(self._sock, events, self._deadline, self._deadline.client)
+            try:
+                return self._sock.recv_into(buffer)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                events = select.POLLIN
+            except ssl.SSLWantWriteError:
+                events = select.POLLOUT
+        return 0
 
     def pending(self) -> bool:
         """Whether TLS holds bytes back, of which the socket, where they came from, tells nothing any more."""
@@ -71,21 +109,22 @@ class Reader(io.RawIOBase):
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    def _wait(self) -> None:
-        """Return once there are bytes; raise ``TimeoutError`` or ``Disconnected``."""
-        poll, client = select.poll(), self._deadline.client
-        poll.register(self._sock, select.POLLIN)
-        if client:
-            poll.register(client.fileno(), select.POLLIN)
-        while ready := dict(poll.poll(max(self._deadline.left(), 0.0) * 1000)):
-            if self._sock.fileno() in ready:
-                return
-            if client and client.disconnected():
-                raise Disconnected("the client has hung up")
-            if client:
-                poll.unregister(client.fileno())  # it sends its next request already
-        raise TimeoutError("no answer in time")
-
     def close(self) -> None:
-        self._raw.close()
+        self._holds_open.close()
         super().close()
+
+
+def wait(sock: socket.socket, events: int, deadline: Deadline, client: Client | None = None) -> None:
+    """Return once the socket is ready; raise ``TimeoutError``, or ``Disconnected`` if the client hangs up meanwhile."""
+    poll = select.poll()
+    poll.register(sock, events)
+    if client:
+        poll.register(client.fileno(), select.POLLIN)
+    while ready := dict(poll.poll(max(deadline.left(), 0.0) * 1000)):
+        if sock.fileno() in ready:
+            return
+        if client and client.disconnected():
+            raise Disconnected("the client has hung up")
+        if client:
+            poll.unregister(client.fileno())  # it sends its next request already
+    raise TimeoutError("no answer in time")

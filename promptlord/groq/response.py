@@ -1,13 +1,12 @@
 """An answer as it comes in: its head and its body, each until the deadline, and strict about where they end."""
 
 import http.client
-import io
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from promptlord.errors import Broken
-from promptlord.groq.deadline import Reader, sending
+from promptlord.groq.deadline import Reader
 
 FIELDS_MAX = 100  # of a header
 LINE_MAX = 1 << 16  # bytes of one of them
@@ -24,9 +23,7 @@ class TimedResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: Any, **kwargs: Any) -> None:
         super().__init__(sock, **kwargs)
-        self.fp.close()
-        self._reader = Reader(sock, sending.deadline)
-        self.fp = io.BufferedReader(self._reader)
+        self._reader: Reader = self.fp.raw  # type: ignore[assignment]
 
     def begin(self) -> None:
         """Read up to the body, past interim answers (RFC 9110, 15.2). http.client's reads it as e-mail, at length."""
@@ -43,9 +40,9 @@ class TimedResponse(http.client.HTTPResponse):
             raise Broken("nobody can tell where it ends")
         self.chunked, self.chunk_left = bool(codings), None
         self.length = 0 if status in (204, 304) else int(lengths[0]) if lengths else None
-        kept = "keep-alive" if self.version == 10 else "close"
-        told = kept in ",".join(fields.get("connection", [])).lower()
-        self.will_close = told != (self.version == 10) or not (self.chunked or self.length is not None)
+        kept = ",".join(fields.get("connection", [])).lower()
+        closes = "close" in kept if self.version == 11 else "keep-alive" not in kept
+        self.will_close = closes or not (self.chunked or self.length is not None)
 
     def _read_fields(self) -> dict[str, list[str]]:
         """The header, by names in lower case, of which ``headers`` tells the same. Raises ``Broken``."""

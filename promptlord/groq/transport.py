@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from promptlord.config import tls
 from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq.connecting import connect, why_not
-from promptlord.groq.deadline import Deadline, at_least_some, sending
+from promptlord.groq.deadline import Deadline, Line, at_least_some, sending
 from promptlord.groq.response import TimedResponse
 
 log = logging.getLogger("promptlord")
@@ -57,7 +57,7 @@ class _Timed:
             super().connect()  # type: ignore[misc]
         except (OSError, ValueError) as error:
             raise _Unreachable(why_not(error)) from error
-        self.answered = 0
+        self.sock, self.answered = Line(self.sock), 0  # type: ignore[assignment, arg-type]
 
     def _new_conn(self) -> socket.socket:
         deadline: Deadline = sending.deadline
@@ -82,9 +82,8 @@ class _Timed:
             return
         if self._head:
             data, self._head = self._head + data, b""
-        self.sock.settimeout(at_least_some(sending.deadline.left()))  # type: ignore[union-attr]
         try:
-            super().send(data)  # type: ignore[misc]
+            self.sock.sendall(data)  # type: ignore[union-attr]
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise BrokenPipeError from error  # as without TLS, where urllib3 goes on to read what was answered
         except TimeoutError as error:
