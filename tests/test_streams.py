@@ -78,9 +78,19 @@ def test_streams_come_down_byte_for_byte_however_they_are_cut(
 
 def test_an_event_is_passed_on_as_soon_as_it_is_whole(client: Client, sim: GroqSim) -> None:
     events = [b"data: 1\n\n", b"data: 2\r\n\r\n", b"data: 3\n\n", DONE]
-    sim.order(streamed(*[bytes([byte]) for byte in b"".join(events)]))
+    steps: list[bytes | float] = []
+    for event in events:
+        steps += [*[bytes([byte]) for byte in event], 0.1]
+    sim.order(streamed(*steps))
 
-    assert [chunk for chunk in client.chat(stream=True).iter_encoded() if chunk] == events
+    assert [*client.chat(stream=True).iter_encoded()] == events
+
+
+def test_events_that_have_come_together_are_passed_on_together(client: Client, sim: GroqSim) -> None:
+    events = [b"data: 1\n\n", b"data: 2\r\n\r\n", DONE]
+    sim.order(Trouble(script=lambda pieces: [SSE, b"".join(map(chunk, [*events, b""]))]))
+
+    assert [*client.chat(stream=True).iter_encoded()] == [b"".join(events)]
 
 
 def test_an_event_of_several_megabytes_is_no_work(client: Client, sim: GroqSim) -> None:

@@ -28,7 +28,6 @@ log = logging.getLogger("promptlord")
 
 CONNECT_TIMEOUT = 5.0  # seconds, and as many for TLS's handshake; leaves time for another attempt
 ANSWER_MAX = 1 << 20  # bytes of a decoded answer; a completion has some kilobytes
-CHUNK_MAX = 1 << 16  # bytes passed on at once
 
 
 class _NeverSent(Broken):
@@ -160,6 +159,7 @@ class Answer:
     def __init__(self, response: requests.Response, deadline: Deadline) -> None:
         self.status, self.headers, self.deadline = response.status_code, response.headers, deadline
         self._raw = response.raw
+        self._pieces = self._raw._original_response.pieces()  # type: ignore[union-attr]
         self._first = b""
         self._body: bytes | None = None
         self._closing = ExitStack()
@@ -177,16 +177,17 @@ class Answer:
 
         Raises like ``read``.
         """
-        self._first = self._next()
+        with _translated():
+            self._first = next(self._pieces, b"")
         self.deadline.at = None
         return bool(self._first)
 
     def chunks(self) -> Iterator[bytes]:
         """The body's bytes as they come in, untouched. Raises like ``read``."""
-        chunk = self._first or self._next()
-        while chunk:
-            yield chunk
-            chunk = self._next()
+        with _translated():
+            if self._first:
+                yield self._first
+            yield from self._pieces
 
     def on_close(self, callback: Callable[[], None]) -> None:
         self._closing.callback(callback)
@@ -196,13 +197,9 @@ class Answer:
         self._closing.close()
 
     def _let_go(self) -> None:
-        self._raw.close()
+        if not self._raw.closed:  # whose end was not reached
+            self._raw.close()
         self._raw.release_conn()
-
-    def _next(self) -> bytes:
-        with _translated():
-            chunk: bytes = self._raw.read1(CHUNK_MAX, decode_content=False)
-        return chunk
 
 
 class Transport:
@@ -263,9 +260,9 @@ def _translated() -> Iterator[None]:
     """Say in our words what requests and urllib3 raise; raw reads raise what is no ``RequestException``."""
     try:
         yield
-    except (requests.ReadTimeout, ReadTimeoutError) as error:
+    except (requests.ReadTimeout, ReadTimeoutError, TimeoutError) as error:
         raise ReadTimeout("no answer in time") from error
-    except (requests.RequestException, HTTPError) as error:
+    except (requests.RequestException, HTTPError, OSError, http.client.HTTPException) as error:
         raise (_NeverSent if _was_closed(error) else Broken)("it broke off") from error
 
 
