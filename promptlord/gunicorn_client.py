@@ -95,7 +95,8 @@ class ClientSocket:
         if self._holds:
             self._holds, self._head = False, data
             return
-        data, self._head = self._head + data, b""
+        if self._head:
+            data, self._head = self._head + data, b""
         sent = self.send(data)
         if sent < len(data):
             rest = memoryview(data)[sent:]

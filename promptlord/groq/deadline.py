@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from promptlord.errors import Disconnected
 
+HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)  # Linux tells it apart from a client's next request
+
 
 class Client(Protocol):
     """Whom the answer is for."""
@@ -63,7 +65,7 @@ class Line:
                 events = select.POLLOUT
             except ssl.SSLWantReadError:
                 events = select.POLLIN
-            wait(self._raw, events, sending.deadline)
+            _Wait(self._raw, events, sending.deadline)()
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """What is read from it for the request that this thread has sent."""
@@ -80,7 +82,10 @@ class Reader(io.RawIOBase):
     """A connection's bytes until the deadline, or until the client has hung up."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock, self._deadline = sock, deadline
+        self._sock = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._wait = _Wait(sock, select.POLLIN, deadline, deadline.client)
+        self._wait_to_write = _Wait(sock, select.POLLOUT, deadline, deadline.client)
         self._holds_open = sock.makefile("rb", buffering=0)
         self.ended = False  # whoever reads on finds the end
 
@@ -88,21 +93,28 @@ class Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        events = select.POLLIN
-        while not self.ended:
+        if self.ended:
+            return 0
+        data = self.take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def take(self, size: int) -> bytes:
+        """So many bytes at the most, all that are there, and none at the end."""
+        wait = self._wait
+        while True:
             if not self.pending():
-                wait(self._sock, events, self._deadline, self._deadline.client)
+                wait()
             try:
-                return self._sock.recv_into(buffer)
+                return self._sock.recv(size)
             except (BlockingIOError, ssl.SSLWantReadError):
-                events = select.POLLIN
+                wait = self._wait
             except ssl.SSLWantWriteError:
-                events = select.POLLOUT
-        return 0
+                wait = self._wait_to_write
 
     def pending(self) -> bool:
         """Whether TLS holds bytes back, of which the socket, where they came from, tells nothing any more."""
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        return self._tls is not None and self._tls.pending() > 0
 
     def refuse_more(self) -> None:
         """Have the pool see the connection as dropped."""
@@ -114,17 +126,22 @@ class Reader(io.RawIOBase):
         super().close()
 
 
-def wait(sock: socket.socket, events: int, deadline: Deadline, client: Client | None = None) -> None:
-    """Return once the socket is ready; raise ``TimeoutError``, or ``Disconnected`` if the client hangs up meanwhile."""
-    poll = select.poll()
-    poll.register(sock, events)
-    if client:
-        poll.register(client.fileno(), select.POLLIN)
-    while ready := dict(poll.poll(max(deadline.left(), 0.0) * 1000)):
-        if sock.fileno() in ready:
-            return
-        if client and client.disconnected():
-            raise Disconnected("the client has hung up")
+class _Wait:
+    """Waits until a socket is ready; raises ``TimeoutError``, or ``Disconnected`` if the client hangs up meanwhile."""
+
+    def __init__(self, sock: socket.socket, events: int, deadline: Deadline, client: Client | None = None) -> None:
+        self._deadline, self._fd, self._client = deadline, sock.fileno(), client
+        self._poll = select.poll()
+        self._poll.register(self._fd, events)
         if client:
-            poll.unregister(client.fileno())  # it sends its next request already
-    raise TimeoutError("no answer in time")
+            self._poll.register(client.fileno(), HUNG_UP)
+
+    def __call__(self) -> None:
+        while ready := dict(self._poll.poll(max(self._deadline.left(), 0.0) * 1000)):
+            if self._fd in ready:
+                return
+            if self._client:
+                if self._client.disconnected():
+                    raise Disconnected("the client has hung up")
+                self._poll.unregister(self._client.fileno())  # it has sent its next request already
+        raise TimeoutError("no answer in time")

@@ -75,8 +75,10 @@ class TimedResponse(http.client.HTTPResponse):
         http.client's and urllib3's own ways take several times as long for an event of a stream.
         """
         chunks = Chunks() if self.chunked else None
+        read = self._read_with_head
         while self.fp and self.length != 0:
-            data = self.fp.read1(PIECE_MAX if self.length is None else min(self.length, PIECE_MAX))
+            data = read(PIECE_MAX if self.length is None else min(self.length, PIECE_MAX))
+            read = self._reader.take
             if not data and (chunks or self.length):
                 raise Broken("it broke off")
             if chunks:
@@ -91,6 +93,13 @@ class TimedResponse(http.client.HTTPResponse):
                 yield data
         if self.fp:
             self._close_conn()
+
+    def _read_with_head(self, size: int) -> bytes:
+        """What has come with the last of the head, or what comes next."""
+        self._reader.ended = True
+        data: bytes = self.fp.read1(size)
+        self._reader.ended = False
+        return data or self._reader.take(size)
 
     def _close_conn(self) -> None:
         """Let go of the connection, for good if more has come than this answer."""

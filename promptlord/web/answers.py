@@ -1,7 +1,7 @@
 """Groq's answers as the client gets them: bytes as they come, and let go of whatever happens."""
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,14 +16,27 @@ from promptlord.web.sse import Ending, events
 
 
 class PassedOn(Response):
-    """An answer on its way to the client. Where the server refuses its headers, nobody else would close it."""
+    """An answer on its way to the client, past Werkzeug's own generators.
+
+    Where the server refuses its headers, nobody else would close it.
+    """
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         with ExitStack() as refused:
             refused.callback(self.close)
             body = super().__call__(environ, start_response)
             refused.pop_all()
-        return body
+        return _Body(body, self.close)
+
+
+class _Body:
+    """A response's bytes, as a server takes and then closes them."""
+
+    def __init__(self, pieces: Iterable[bytes], close: Callable[[], None]) -> None:
+        self._pieces, self.close = pieces, close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
 
 
 def response(answer: Answer, ending: Ending) -> Response:
@@ -37,7 +50,7 @@ def response(answer: Answer, ending: Ending) -> Response:
     else:
         names += ["Content-Encoding", "Content-Length"]
         body = _bytes(answer)
-    response = PassedOn(body, answer.status, mimetype="application/json")
+    response = PassedOn(body, answer.status, mimetype="application/json", direct_passthrough=True)
     response.call_on_close(answer.close)  # a generator that never starts runs no finally
     for name in names:
         value = answer.headers.get(name)
