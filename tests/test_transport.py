@@ -211,6 +211,19 @@ def test_a_connection_closed_while_it_was_idle_is_not_used(tls: ssl.SSLContext, 
         assert [fetch(transport), fetch(transport)] == [b"good"] * 2
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_new_connection_goes_on_with_the_last_ones_session(
+    authority: trustme.CA, bundle: str, version: ssl.TLSVersion
+) -> None:
+    context = server_tls(authority)
+    context.maximum_version = version
+    with Peer([GOOD, CLOSE], [GOOD, CLOSE], GOOD, tls=context) as peer:
+        transport = Transport(peer.url(), 2, bundle)
+
+        assert [fetch(transport) for _ in range(3)] == [b"good"] * 3
+        assert (peer.connections, context.session_stats()["hits"]) == (3, 2)
+
+
 def days(count: int) -> datetime:
     return datetime.now(UTC) + timedelta(days=count)
 

@@ -104,7 +104,27 @@ class _Http(_Timed, HTTPConnection):  # type: ignore[misc]
 
 
 class _Https(_Timed, HTTPSConnection):  # type: ignore[misc]
-    pass
+    ssl_context: "_Resuming"  # type: ignore[assignment]
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        if self.answered == 1:
+            self.ssl_context.session = self.sock.session  # type: ignore[union-attr]  # TLS 1.3 tells it with the answer
+        return response
+
+
+class _Resuming:
+    """A context that offers its one server the session they had last: half of a handshake's work, the certificates'."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.session: ssl.SSLSession | None = None
+
+    def wrap_socket(self, sock: socket.socket, **how: Any) -> ssl.SSLSocket:
+        return self._context.wrap_socket(sock, session=self.session, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 class _HttpPool(HTTPConnectionPool):
@@ -112,12 +132,12 @@ class _HttpPool(HTTPConnectionPool):
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
+    ConnectionCls = _Https  # type: ignore[assignment]
 
 
 def _https_pool(ca_bundle: str, *args: Any, **kwargs: Any) -> _HttpsPool:
     """The pool, which is made for the first call: so late are the authorities read, too."""
-    return _HttpsPool(*args, **kwargs, ssl_context=tls(ca_bundle))
+    return _HttpsPool(*args, **kwargs, ssl_context=_Resuming(tls(ca_bundle)))
 
 
 class _Adapter(HTTPAdapter):
