@@ -40,6 +40,7 @@ from flask.testing import FlaskClient
 from groqsim import GroqSim
 from real_redis import RealRedis
 from rig import workers_of
+from werkzeug.test import TestResponse
 
 from app import create_app
 from keypool import KeyPool
@@ -170,7 +171,16 @@ def serve(sim: GroqSim, clock: Clock, ends: ExitStack) -> Callable[..., FlaskCli
         app = create_app(Config(**ours | settings), clock)
         if isinstance(storage := app.extensions["promptlord"].pool.storage, RedisStorage):
             ends.enter_context(closing(storage))
-        return app.test_client()
+        client = app.test_client()
+        ask = client.open
+
+        def ask_and_close(*args: Any, **kwargs: Any) -> TestResponse:
+            response = ask(*args, **kwargs)
+            ends.callback(response.close)  # as a server does, whatever becomes of it
+            return response
+
+        client.open = ask_and_close  # type: ignore[method-assign]
+        return client
 
     return start
 

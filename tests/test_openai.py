@@ -396,7 +396,7 @@ def test_a_wrong_token_is_told_so(client, sim, authorization):
 def test_every_token_opens(serve, authorization):
     flask = serve(access_tokens=("another", TOKEN))
 
-    assert flask.get("/v1/models", headers={"Authorization": authorization}, buffered=True).status_code == 200
+    assert flask.get("/v1/models", headers={"Authorization": authorization}).status_code == 200
 
 
 def test_without_tokens_it_is_closed_and_the_log_says_how_to_open_it(serve, sim, caplog):
