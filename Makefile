@@ -16,7 +16,7 @@ demo: .venv/run  ## the service on port 3000 with three keys of a simulated Groq
 run: .venv/run  ## the service with your .env
 	$(BIN)/python -m gunicorn
 
-bench: .venv/run  ## what it can do, measured: eight minutes; writes docs/bench.md
+bench: .venv/run  ## what it can do, measured: ten minutes; writes docs/bench.md
 	$(BIN)/python tools/bench.py
 
 eval: .venv/run  ## how good the enhanced prompts are, asked of Groq with your .env; ARGS="--limit 30" for some
