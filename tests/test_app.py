@@ -429,6 +429,13 @@ def test_allowed_pages_pass_the_preflight(serve, sim, origin):
     assert sim.calls == []
 
 
+def test_what_is_no_preflight_is_told_nothing_of_calls(serve):
+    response = serve().options("/enhance", headers={"Origin": ALLOWED[0]})
+
+    assert response.headers["Access-Control-Allow-Origin"] == ALLOWED[0]
+    assert not {"Access-Control-Allow-Methods", "Access-Control-Allow-Headers"} & {*response.headers.keys()}
+
+
 @pytest.mark.parametrize("method", ["POST", "OPTIONS"])
 def test_look_alikes_are_refused_and_nothing_is_run(serve, sim, method):
     client = serve()

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import select
 import socket
 import ssl
 import struct
@@ -27,12 +28,13 @@ from app import create_app
 from keypool import KeyPool
 from promptlord import errors
 from promptlord.config import Config
-from promptlord.errors import Broken, ReadTimeout
+from promptlord.errors import Broken, Disconnected, ReadTimeout
 from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
 from promptlord.groq.connecting import LOOKUPS
 from promptlord.groq.deadline import Deadline
 from promptlord.groq.transport import Transport
+from promptlord.web.client import Connection
 from promptlord.web.enhance import Enhancement
 
 SOON = 0.4  # seconds of those calls that wait in vain
@@ -211,13 +213,16 @@ def test_a_connection_closed_while_it_was_idle_is_not_used(tls: ssl.SSLContext, 
         assert [fetch(transport), fetch(transport)] == [b"good"] * 2
 
 
+@pytest.mark.parametrize(
+    "answer", [GOOD, GOOD.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")], ids=["kept", "closed"]
+)
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_new_connection_goes_on_with_the_last_ones_session(
-    authority: trustme.CA, bundle: str, version: ssl.TLSVersion
+    authority: trustme.CA, bundle: str, version: ssl.TLSVersion, answer: bytes
 ) -> None:
     context = server_tls(authority)
     context.maximum_version = version
-    with Peer([GOOD, CLOSE], [GOOD, CLOSE], GOOD, tls=context) as peer:
+    with Peer([answer, CLOSE], [answer, CLOSE], answer, tls=context) as peer:
         transport = Transport(peer.url(), 2, bundle)
 
         assert [fetch(transport) for _ in range(3)] == [b"good"] * 3
@@ -357,6 +362,10 @@ def test_the_service_and_its_check_trust_the_authority_that_the_environment_name
         [CHUNKED + chunk(b"good"), CLOSE],
         [CHUNKED + b"5\r\ngood", RESET],
         [OK + b"Content-Le", CLOSE],
+        CHUNKED + b"3\r\nabcXX0\r\n\r\n",
+        CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n",
+        CHUNKED + b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
+        [CHUNKED + chunk(b"good") + b"0\r\nX: y\r\n", CLOSE],
     ],
     ids=lambda bad: repr(bad if isinstance(bad, bytes) else bad[0])[-50:],
 )
@@ -409,6 +418,58 @@ def test_what_comes_after_an_answer_is_never_the_next_one(
         assert peer.connections == 2
 
 
+@pytest.mark.parametrize("over", ["tls", "tcp"])
+@pytest.mark.parametrize("read", [fetch, stream])
+@pytest.mark.parametrize("answer", [GOOD, CHUNKED + chunk(b"go") + chunk(b"od") + chunk(b"")], ids=["length", "chunks"])
+def test_nor_is_it_taken_for_more_of_the_answer_it_came_with(
+    tls: ssl.SSLContext, bundle: str, over: str, answer: bytes, read: Callable[[Transport], bytes]
+) -> None:
+    with Peer(answer + OK + b"Content-Length: 3\r\n\r\nbad", GOOD, tls=tls if over == "tls" else None) as peer:
+        transport = Transport(peer.url(), 2, bundle)
+
+        assert [read(transport), read(transport)] == [b"good"] * 2
+        assert peer.connections == 2
+
+
+class Failing(io.BytesIO):
+    """A file that can't be read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError("no such disk")
+
+
+def test_the_head_of_a_request_that_failed_is_not_the_next_ones() -> None:
+    with Peer(GOOD) as peer:
+        transport = Transport(peer.url(), 1)
+        with suppress(Broken):
+            send(transport, Failing(b"body"))
+
+        assert fetch(transport) == b"good"
+        assert [request.count(b"HTTP/1.1") for request in peer.requests] == [1]
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200", OK + b"X: y\r\n\r\n"], ids=["in the head", "without a length"])
+def test_an_end_that_tls_alone_tells_is_one(tls: ssl.SSLContext, bundle: str, head: bytes) -> None:
+    ended = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as plain, tls.wrap_socket(plain, server_side=True) as sock:
+            sock.recv(1 << 16)
+            sock.sendall(head)
+            with suppress(OSError):
+                sock.settimeout(LONG)
+                sock.unwrap()
+            ended.wait(LONG)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        server.submit(answer, listener)
+        try:
+            with suppress(Broken):
+                assert fetch(Transport(f"https://127.0.0.1:{listener.getsockname()[1]}", 2, bundle), LONG) == b""
+        finally:
+            ended.set()
+
+
 def test_an_answer_that_was_not_read_to_its_end_leaves_no_connection() -> None:
     with Peer(CHUNKED + chunk(b"a") + chunk(b"b"), GOOD) as peer:
         transport = Transport(peer.url(), 2)
@@ -417,6 +478,19 @@ def test_an_answer_that_was_not_read_to_its_end_leaves_no_connection() -> None:
 
         assert fetch(transport) == b"good"
         assert peer.connections == 2
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="Linux alone tells it")
+def test_who_hangs_up_behind_its_next_request_is_noticed() -> None:
+    silent = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, Peer([silent]) as peer:
+        with socket.create_connection(listener.getsockname()) as theirs:
+            ours, _ = listener.accept()
+            theirs.sendall(b"GET /health HTTP/1.1\r\n")
+
+        with ours, within(2), pytest.raises(Disconnected):
+            send(Transport(peer.url(), 2), seconds=LONG, client=Connection(ours))
+        silent.set()
 
 
 # Time

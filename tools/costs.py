@@ -23,7 +23,7 @@ from completions import draft_of, enhanced
 from distances import BEYOND
 from groqsim import MODELS
 from latency import MILLISECONDS, table, verdict
-from rig import ROOT, TOKEN, beside, cpu, enhance, free_port, groq, pss, running, workers_of
+from rig import ROOT, STARTS_IN, TOKEN, beside, cpu, enhance, free_port, groq, pss, running, workers_of
 from together import CLIENTS, WARM, press_for, pressing
 from workload import PROMPTS
 
@@ -69,12 +69,13 @@ class Running(NamedTuple):
 
     def first_answer(self) -> None:
         """Press until there is an answer."""
-        while True:
+        while time.monotonic() < self.began + STARTS_IN:
             with suppress(OSError):
                 status, _, error = enhance(self.port, PROMPTS[0])
                 assert status == 200, (status, error)
                 return
             time.sleep(0.01)
+        raise SystemExit("A server does not start")
 
 
 def servers(url: str) -> dict[str, Server]:
@@ -124,8 +125,6 @@ def felt(server: Server) -> float:
                 (CPU_GROUPS / "tasks").write_text(f"{pid}")
             return took
     finally:
-        while any(group.joinpath("tasks").read_text().split()):
-            time.sleep(0.1)
         group.rmdir()
 
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from promptlord.errors import Disconnected
 
-HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)  # Linux tells it apart from a client's next request
+HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)  # of a client, which Linux
+TELLS_APART = HUNG_UP != select.POLLIN  # from its next request
 
 
 class Client(Protocol):
@@ -36,7 +37,8 @@ class Deadline:
         return self.timeout if self.at is None else self.at - time.monotonic()
 
 
-sending = threading.local()  # ``deadline``: of the request that this thread sends, for the connection it comes upon
+# The request that this thread sends, for the connection it comes upon: its ``deadline``, and whether it ``has_body``.
+sending = threading.local()
 
 
 def at_least_some(seconds: float) -> float:
@@ -93,8 +95,6 @@ class Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self.ended:
-            return 0
         data = self.take(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -102,15 +102,18 @@ class Reader(io.RawIOBase):
     def take(self, size: int) -> bytes:
         """So many bytes at the most, all that are there, and none at the end."""
         wait = self._wait
-        while True:
+        while not self.ended:
             if not self.pending():
                 wait()
             try:
-                return self._sock.recv(size)
+                data = self._sock.recv(size)
+                self.ended = not data  # which TLS would be asked for in vain, while its connection stays open
+                return data
             except (BlockingIOError, ssl.SSLWantReadError):
                 wait = self._wait
             except ssl.SSLWantWriteError:
                 wait = self._wait_to_write
+        return b""
 
     def pending(self) -> bool:
         """Whether TLS holds bytes back, of which the socket, where they came from, tells nothing any more."""
@@ -141,7 +144,7 @@ class _Wait:
             if self._fd in ready:
                 return
             if self._client:
-                if self._client.disconnected():
+                if TELLS_APART or self._client.disconnected():
                     raise Disconnected("the client has hung up")
                 self._poll.unregister(self._client.fileno())  # it has sent its next request already
         raise TimeoutError("no answer in time")

@@ -2,7 +2,8 @@
 
 import http.client
 import re
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from promptlord.errors import Broken
@@ -63,12 +64,6 @@ class TimedResponse(http.client.HTTPResponse):
             fields.setdefault(name.lower(), []).append(value)
         raise Broken("its header has too many fields")
 
-    def _read_next_chunk_size(self) -> int:
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:
-            raise ValueError("negative")  # as for what is no number
-        return size
-
     def pieces(self) -> Iterator[bytes]:
         """What is left of the body, each time all that is there. Raises ``Broken``, ``Disconnected`` or ``OSError``.
 
@@ -96,9 +91,9 @@ class TimedResponse(http.client.HTTPResponse):
 
     def _read_with_head(self, size: int) -> bytes:
         """What has come with the last of the head, or what comes next."""
-        self._reader.ended = True
+        ended, self._reader.ended = self._reader.ended, True
         data: bytes = self.fp.read1(size)
-        self._reader.ended = False
+        self._reader.ended = ended
         return data or self._reader.take(size)
 
     def _close_conn(self) -> None:
@@ -150,6 +145,26 @@ class Chunks:
 
     def _trailer(self, line: bytes) -> None:
         self.ended = not line
+
+
+def decoded(pieces: Iterable[bytes], coding: str, most: int) -> Iterator[bytes]:
+    """A body's bytes without their content coding, of which gzip alone is ever asked for. Raises ``Broken``.
+
+    Of a piece that makes more than ``most`` bytes, not all are told: whoever bounds them reads no further.
+    """
+    if coding in ("", "identity"):
+        yield from pieces
+        return
+    if coding not in ("gzip", "deflate"):
+        raise Broken("its coding is unknown")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of either
+    try:
+        for piece in pieces:
+            yield decoder.decompress(piece, most + 1)
+    except zlib.error as error:
+        raise Broken("it can't be decoded") from error
+    if not decoder.eof:
+        raise Broken("it broke off")
 
 
 def _ends_plainly(lengths: Sequence[str], codings: Sequence[str]) -> bool:

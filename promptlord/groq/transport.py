@@ -22,7 +22,7 @@ from promptlord.config import tls
 from promptlord.errors import Broken, ReadTimeout
 from promptlord.groq.connecting import connect, why_not
 from promptlord.groq.deadline import Deadline, Line, at_least_some, sending
-from promptlord.groq.response import TimedResponse
+from promptlord.groq.response import TimedResponse, decoded
 
 log = logging.getLogger("promptlord")
 
@@ -107,9 +107,10 @@ class _Https(_Timed, HTTPSConnection):  # type: ignore[misc]
     ssl_context: "_Resuming"  # type: ignore[assignment]
 
     def getresponse(self) -> Any:
+        sock: Any = self.sock  # which the response may take over
         response = super().getresponse()
         if self.answered == 1:
-            self.ssl_context.session = self.sock.session  # type: ignore[union-attr]  # TLS 1.3 tells it with the answer
+            self.ssl_context.session = sock.session  # of TLS 1.3, it comes with the answer
         return response
 
 
@@ -188,8 +189,15 @@ class Answer:
     def read(self) -> bytes:
         """The whole body, decoded. Raises ``ReadTimeout``, ``Broken`` or ``Disconnected``."""
         if self._body is None:
+            parts, size = [], 0
             with _translated():
-                self._body = self._raw.read(ANSWER_MAX, decode_content=True)
+                for part in decoded(self._pieces, self.headers.get("Content-Encoding", ""), ANSWER_MAX):
+                    parts.append(part)
+                    size += len(part)
+                    if size > ANSWER_MAX:
+                        break
+            self._body = b"".join(parts)[:ANSWER_MAX]
+            self._let_go()
         return self._body
 
     def begin(self) -> bool:

@@ -65,9 +65,10 @@ def guard_origins(app: Flask, config: Config) -> None:
         if origin is not None and allowed.match(origin):
             headers.extend(READABLE)
             headers["Access-Control-Allow-Origin"] = origin
-            if request.method == "OPTIONS":  # before a call, which these allow
+            if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 headers.extend(CALLABLE)
-                headers["Access-Control-Allow-Headers"] = request.headers.get("Access-Control-Request-Headers", "")
+                if asked := request.headers.get("Access-Control-Request-Headers"):
+                    headers["Access-Control-Allow-Headers"] = asked
         return response
 
 
