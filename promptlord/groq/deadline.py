@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from promptlord.errors import Disconnected
 
-HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)  # of a client, which Linux
-TELLS_APART = HUNG_UP != select.POLLIN  # from its next request
+# What there is to notice of a client: on Linux that it has hung up, elsewhere only that it has sent something or has.
+HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
+TOLD_APART = HUNG_UP != select.POLLIN
 
 
 class Client(Protocol):
@@ -84,10 +85,9 @@ class Reader(io.RawIOBase):
     """A connection's bytes until the deadline, or until the client has hung up."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock = sock
+        self._sock, self._deadline = sock, deadline
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._wait = _Wait(sock, select.POLLIN, deadline, deadline.client)
-        self._wait_to_write = _Wait(sock, select.POLLOUT, deadline, deadline.client)
         self._holds_open = sock.makefile("rb", buffering=0)
         self.ended = False  # whoever reads on finds the end
 
@@ -112,7 +112,7 @@ class Reader(io.RawIOBase):
             except (BlockingIOError, ssl.SSLWantReadError):
                 wait = self._wait
             except ssl.SSLWantWriteError:
-                wait = self._wait_to_write
+                wait = _Wait(self._sock, select.POLLOUT, self._deadline, self._deadline.client)
         return b""
 
     def pending(self) -> bool:
@@ -144,7 +144,7 @@ class _Wait:
             if self._fd in ready:
                 return
             if self._client:
-                if TELLS_APART or self._client.disconnected():
+                if TOLD_APART or self._client.disconnected():
                     raise Disconnected("the client has hung up")
                 self._poll.unregister(self._client.fileno())  # it has sent its next request already
         raise TimeoutError("no answer in time")
