@@ -231,24 +231,24 @@ def _reply(request: dict[str, Any]) -> str:
 
 
 class Figure(NamedTuple):
-    """``peer`` and ``most``: so many times that one's it may be; ``before``: so many times it was."""
+    """``peer`` and ``most``: so many times that one's it may be; ``before``: what it was, and so many times."""
 
     name: str
     unit: float
     digits: int
     peer: str
     most: float
-    before: float
+    before: str
 
 
 FIGURES = (
-    Figure("start to the first answer, s of processor", 1, 2, NAIVE, 1.2, 1.62),
-    Figure("memory at rest, MB (PSS)", 1, 1, NAIVE, 1.12, 1.33),
-    Figure("an enhancement, ms of processor", MILLISECONDS, 2, NAIVE, 1.0, 1.20),
-    Figure("memory after so many of them, MB (PSS)", 1, 1, NAIVE, math.inf, 1.38),
-    Figure("an event, µs of processor", 1e6, 0, NODE, 1.5, 2.14),
+    Figure("start to the first answer, s of processor", 1, 2, NAIVE, 1.2, "0.38, 1.62 ×"),
+    Figure("memory at rest, MB (PSS)", 1, 1, NAIVE, 1.12, "57.6, 1.33 ×"),
+    Figure("an enhancement, ms of processor", MILLISECONDS, 2, NAIVE, 1.0, "2.16, 1.20 ×"),
+    Figure("memory after so many of them, MB (PSS)", 1, 1, NAIVE, math.inf, "58.4, 1.38 ×"),
+    Figure("an event, µs of processor", 1e6, 0, NODE, 1.5, "119, 2.14 ×"),
 )
-FELT = Figure("start to the first answer on a tenth of a processor, s", 1, 1, NAIVE, math.inf, 1.65)
+FELT = Figure("start to the first answer on a tenth of a processor, s", 1, 1, NAIVE, math.inf, "4.0, 1.65 ×")
 
 
 def costs() -> tuple[str, bool]:
@@ -259,7 +259,7 @@ def costs() -> tuple[str, bool]:
     told = [row for row, _ in rows]
     with suppress(OSError):  # cgroups are root's
         told.append(_row(FELT, felts())[0])
-    head = ("what", "ours", "naive app", "bare Node", "× that", "before", "must")
+    head = ("what", "ours", "naive app", "bare Node", "times", "before", "must")
     about = f"""\
 Medians of {ROUNDS} rounds in turn. Calls come from {CLIENTS} clients without a pause, counted, below their limits;
 events are those of {STREAMS} streams, one each {PAUSE * MILLISECONDS:.0f} ms. Before: when this was first measured."""
@@ -273,7 +273,7 @@ def _row(figure: Figure, found: Mapping[str, float]) -> tuple[list[str], float |
         return [figure.name, *cells, "–", "–", "–"], None
     times = found[OURS] / found[figure.peer]
     must = verdict(f"≤ {figure.most:g}", times <= figure.most) if figure.most < math.inf else "–"
-    return [figure.name, *cells, f"{times:.2f} × {figure.peer}", f"{figure.before:.2f}", must], times
+    return [figure.name, *cells, f"{times:.2f} × {figure.peer}", figure.before, must], times
 
 
 if __name__ == "__main__":
