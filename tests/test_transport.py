@@ -12,6 +12,7 @@ import struct
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -33,7 +34,7 @@ from promptlord.groq.admission import Admission
 from promptlord.groq.attempts import Upstream
 from promptlord.groq.connecting import LOOKUPS
 from promptlord.groq.deadline import Deadline
-from promptlord.groq.transport import Transport
+from promptlord.groq.transport import ANSWER_MAX, Transport
 from promptlord.web.client import Connection
 from promptlord.web.enhance import Enhancement
 
@@ -384,11 +385,38 @@ def test_bad_bytes_break_the_answer_at_once_and_end_the_connection(
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"gzip, " * 99 + b"gzip"], ids=["gzip", "deflate", "many"])
-@pytest.mark.parametrize("body", [b"garbage", gzip.compress(b"good")[:-8] + bytes(8)], ids=["garbage", "wrong sum"])
+@pytest.mark.parametrize(
+    "body",
+    [b"garbage", gzip.compress(b"good")[:-8] + bytes(8), gzip.compress(b"good")[:-3]],
+    ids=["garbage", "wrong sum", "cut off"],
+)
 def test_what_cannot_be_decoded_is_broken(coding: bytes, body: bytes) -> None:
-    head = OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(body))
-    with Peer(head + body) as peer, pytest.raises(Broken):
+    with Peer(coded(body, coding)) as peer, pytest.raises(Broken):
         fetch(Transport(peer.url(), 2))
+
+
+def coded(body: bytes, coding: bytes) -> bytes:
+    return OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (coding, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (coded(gzip.compress(b"good"), b"gzip"), b"good"),
+        (coded(zlib.compress(b"good"), b"deflate"), b"good"),
+        (coded(b"good", b"identity"), b"good"),
+        (coded(b"", b"gzip"), b""),
+        (coded(gzip.compress(bytes(3 * ANSWER_MAX)), b"gzip"), bytes(ANSWER_MAX)),
+        (coded(bytes(3 * ANSWER_MAX), b"identity"), bytes(ANSWER_MAX)),
+    ],
+    ids=["gzip", "deflate", "plain", "empty", "bomb", "large"],
+)
+def test_an_answer_is_read_decoded_and_no_more_of_it_than_may_be(answer: bytes, body: bytes) -> None:
+    with Peer(answer, GOOD) as peer:
+        transport = Transport(peer.url(), 2)
+
+        assert fetch(transport) == body
+        assert fetch(transport) == b"good"
 
 
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
@@ -444,8 +472,38 @@ def test_the_head_of_a_request_that_failed_is_not_the_next_ones() -> None:
         with suppress(Broken):
             send(transport, Failing(b"body"))
 
-        assert fetch(transport) == b"good"
+        with closing(send(transport)) as answer:
+            assert answer.read() == b"good"
         assert [request.count(b"HTTP/1.1") for request in peer.requests] == [1]
+
+
+def test_the_base_may_have_a_path() -> None:
+    with Peer(GOOD) as peer:
+        fetch(Transport(f"{peer.url()}/a/groq", 2))
+
+        assert peer.requests[0].startswith(b"POST /a/groq/openai/v1/chat/completions HTTP/1.1\r\n")
+
+
+def test_a_body_may_be_empty() -> None:
+    with Peer(GOOD) as peer, closing(send(Transport(peer.url(), 2), b"")) as answer:
+        assert answer.read() == b"good"
+
+
+@pytest.mark.parametrize(
+    ("head", "connections"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", 1),
+        (b"HTTP/1.1 200 OK\r\nConnection: Close\r\n", 2),
+        (b"HTTP/1.0 200 OK\r\n", 2),
+        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n", 1),
+    ],
+)
+def test_a_connection_is_kept_as_the_answer_says(head: bytes, connections: int) -> None:
+    with Peer(head + b"Content-Length: 4\r\n\r\ngood") as peer:
+        transport = Transport(peer.url(), 2)
+
+        assert [fetch(transport), fetch(transport)] == [b"good"] * 2
+        assert peer.connections == connections
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200", OK + b"X: y\r\n\r\n"], ids=["in the head", "without a length"])

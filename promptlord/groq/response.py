@@ -153,15 +153,14 @@ def decoded(pieces: Iterable[bytes], coding: str, most: int) -> Iterator[bytes]:
     if coding in ("", "identity"):
         yield from pieces
         return
-    if coding not in ("gzip", "deflate"):
-        raise Broken("its coding is unknown")
-    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of either
+    decoder = None
     try:
         for piece in pieces:
+            decoder = decoder or zlib.decompressobj(zlib.MAX_WBITS | 32)  # which knows gzip and deflate apart
             yield decoder.decompress(piece, most + 1)
     except zlib.error as error:
         raise Broken("it can't be decoded") from error
-    if not decoder.eof:
+    if decoder and not decoder.eof:
         raise Broken("it broke off")
 
 
