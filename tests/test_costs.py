@@ -68,6 +68,14 @@ def test_an_event_costs_three_system_calls(start: Callable[..., Server], sim: Gr
     assert 1 < each < 3.3  # to wait for it, to read it, to send it; now and then there is something else
 
 
+def test_an_enhancement_is_one_packet_each_way(start: Callable[..., Server], strace: str) -> None:
+    server = start()
+    (worker,) = server.workers()
+    server.enhance()
+
+    assert system_calls(strace, worker, lambda: [server.enhance() for _ in range(10)], "sendto") == 20
+
+
 def stream(server: Server, sim: GroqSim, count: int) -> None:
     """Have so many events, one by one."""
     sim.order(streamed(*[step for _ in range(count) for step in (EVENT, 0.005)], b"data: [DONE]\n\n"))
@@ -75,9 +83,9 @@ def stream(server: Server, sim: GroqSim, count: int) -> None:
     assert requests.post(url, json=CHAT | {"stream": True}, headers=token, timeout=20).text.count("and ") == count
 
 
-def system_calls(strace: str, pid: int, work: Callable[[], None]) -> int:
-    """How many a process makes meanwhile, without those by which its threads take turns."""
-    command = [strace, "-f", "-c", "-e", "trace=!futex", "-p", str(pid)]
+def system_calls(strace: str, pid: int, work: Callable[[], object], kind: str = "!futex") -> int:
+    """How many a process makes meanwhile; of all kinds, but for those by which its threads take turns."""
+    command = [strace, "-f", "-c", "-e", f"trace={kind}", "-p", str(pid)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr
         assert "attached" in tracer.stderr.readline()
