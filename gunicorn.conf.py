@@ -44,7 +44,7 @@ with suppress(AttributeError):  # glibc's alone: it keeps what each thread has f
 
 
 def post_fork(server, worker):  # type: ignore[no-untyped-def]
-    gc.disable()  # a fifth of a start: what is imported is no garbage
+    gc.disable()  # what is imported is no garbage: up to a twentieth of a start, and 1.3 MB of memory
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
