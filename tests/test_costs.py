@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import requests
-from conftest import ROOT, Server, environment
+from conftest import ROOT, Server, environment, poll
 from groqsim import GroqSim
 from v1_client import CHAT, TOKEN, streamed
 
@@ -45,6 +46,33 @@ def test_redis_is_imported_by_who_has_one() -> None:
     _, all_of_it = modules_of(GROQ_API_KEYS="gsk_one", REDIS_URL="redis://localhost:6379")
 
     assert "redis" in all_of_it
+
+
+def cores_of(pid: int) -> set[frozenset[int]]:
+    """Those that its threads may run on."""
+    return {frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir(f"/proc/{pid}/task")}
+
+
+def test_all_threads_of_a_worker_share_one_core(start: Callable[..., Server]) -> None:
+    server = start()
+    (worker,) = server.workers()
+    with ThreadPoolExecutor(8) as clients:
+        assert [each.status_code for each in clients.map(lambda _: server.enhance(), range(8))] == [200] * 8
+
+    (cores,) = cores_of(worker)
+    assert len(cores) == 1
+    assert cores_of(server.process.pid) == {frozenset(os.sched_getaffinity(0))}  # the next worker's choice
+
+
+def test_each_worker_has_a_core_of_its_own(start: Callable[..., Server], redis_url: str) -> None:
+    count = len(os.sched_getaffinity(0))
+    server = start(WEB_CONCURRENCY=str(count), REDIS_URL=redis_url)
+    for _ in poll():
+        cores = [core for worker in server.workers() for core in cores_of(worker)]
+        if len(cores) == count and {*map(len, cores)} == {1}:
+            break
+
+    assert frozenset[int]().union(*cores) == os.sched_getaffinity(0)
 
 
 @pytest.fixture
