@@ -55,10 +55,10 @@ def cores_of(pid: int) -> set[frozenset[int]]:
 
 def test_all_threads_of_a_worker_share_one_core(start: Callable[..., Server]) -> None:
     server = start()
-    (worker,) = server.workers()
     with ThreadPoolExecutor(8) as clients:
         assert [each.status_code for each in clients.map(lambda _: server.enhance(), range(8))] == [200] * 8
 
+    (worker,) = server.workers()
     (cores,) = cores_of(worker)
     assert len(cores) == 1
     assert cores_of(server.process.pid) == {frozenset(os.sched_getaffinity(0))}  # the next worker's choice
@@ -85,9 +85,8 @@ def strace() -> str:
 
 def test_an_event_costs_three_system_calls(start: Callable[..., Server], sim: GroqSim, strace: str) -> None:
     server = start(ACCESS_TOKENS=TOKEN)
-    (worker,) = server.workers()
-
     stream(server, sim, 1)
+    (worker,) = server.workers()
 
     few, many = (system_calls(strace, worker, partial(stream, server, sim, count)) for count in (FEW, MANY))
 
@@ -98,8 +97,8 @@ def test_an_event_costs_three_system_calls(start: Callable[..., Server], sim: Gr
 
 def test_an_enhancement_is_one_packet_each_way(start: Callable[..., Server], strace: str) -> None:
     server = start()
-    (worker,) = server.workers()
     server.enhance()
+    (worker,) = server.workers()
 
     assert system_calls(strace, worker, lambda: [server.enhance() for _ in range(10)], "sendto") == 20
 
