@@ -342,9 +342,10 @@ def test_a_body_that_stalls_holds_a_thread_for_the_requests_time(start, worker, 
 
     with clients(server, *[stalls] * 3) as stalled:  # as many as there are threads
         began = time.monotonic()
-        head, content = response_to(stalled[-1])
+        told = [response_to(client) for client in stalled]
         took = time.monotonic() - began
 
+    ((head, content),) = [each for each in told if each[0]]  # the last that a thread met; the others made room for it
     assert took < 5  # 1.5 s on an idle machine
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(content)["error"]
