@@ -97,11 +97,9 @@ class ClientSocket:
             return
         if self._head:
             data, self._head = self._head + data, b""
-        sent = self.send(data)
-        if sent < len(data):
-            rest = memoryview(data)[sent:]
-            while rest:
-                rest = rest[self.send(rest) :]
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.send(rest) :]
 
     def flush(self) -> None:
         """Send the head of a response that has no body."""

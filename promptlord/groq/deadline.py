@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from promptlord.errors import Disconnected
 
-# What there is to notice of a client: on Linux that it has hung up, elsewhere only that it has sent something or has.
+# What a poll tells of a client: on Linux that it has hung up, elsewhere that or its next request, which look alike.
 HUNG_UP = getattr(select, "POLLRDHUP", select.POLLIN)
 TOLD_APART = HUNG_UP != select.POLLIN
 
